@@ -1,0 +1,45 @@
+// A ByteSource is anything random-access that a model can be read from: a file, memory, later a Blob or an HTTP range.
+// Readers ask for what they need; nobody reads a whole file by accident.
+
+import { GgufError } from './errors.ts';
+
+export interface ByteSource {
+  /** For messages: a path, a URL, or `memory`. */
+  readonly name: string;
+  readonly sizeBytes: number;
+  /**
+   * Reads `target.length` bytes from `offsetBytes` into `target` (which may view shared memory).
+   * @throws {GgufError} GGUF_TRUNCATED when the source ends before.
+   */
+  read(offsetBytes: number, target: Uint8Array): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** The error for a source that ends before what is needed does. */
+export function truncatedError(
+  source: Pick<ByteSource, 'name' | 'sizeBytes'>,
+  what: string,
+  endBytes: number,
+): GgufError {
+  return new GgufError(
+    'GGUF_TRUNCATED',
+    `${source.name}: ${what} needs ${endBytes} bytes, the file has ${source.sizeBytes}; it is cut off, download or copy it again`,
+    { neededBytes: endBytes, sizeBytes: source.sizeBytes },
+  );
+}
+
+/** A source over bytes in memory; the bytes are not copied. */
+export function memorySource(bytes: ArrayBuffer | Uint8Array, name = 'memory'): ByteSource {
+  const all = bytes instanceof Uint8Array ? bytes : new Uint8Array(bytes);
+  const source: ByteSource = {
+    name,
+    sizeBytes: all.length,
+    async read(offsetBytes, target) {
+      const endBytes = offsetBytes + target.length;
+      if (endBytes > all.length) throw truncatedError(source, 'a read', endBytes);
+      target.set(all.subarray(offsetBytes, endBytes));
+    },
+    async close() {},
+  };
+  return source;
+}

@@ -1,0 +1,2 @@
+// The browser half of the platform.
+export {};
