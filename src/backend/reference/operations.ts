@@ -1,0 +1,109 @@
+// The operations in float64, one function each, written to be obviously right: the definition that every kernel is
+// compared with. Operands are dense row-major arrays; `columns` is the size of the last dimension.
+
+import { assert } from '../../base/errors.ts';
+import type { OpName, OpParams } from '../../graph/operations.ts';
+
+/** An evaluated tensor. Integers are held as float64, too. */
+export interface Value {
+  readonly data: Float64Array;
+  readonly rows: number;
+  readonly columns: number;
+}
+
+export type Evaluate = (inputs: readonly Value[], params: OpParams) => Value;
+
+function build(rows: number, columns: number, element: (row: number, column: number) => number): Value {
+  const data = new Float64Array(rows * columns);
+  for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) data[r * columns + c] = element(r, c);
+  return { data, rows, columns };
+}
+
+const at = (v: Value, row: number, column: number): number => v.data[row * v.columns + column]!;
+/** The row of `b` that meets row `row` of the other operand, when `b` may be a single row. */
+const broadcastRow = (b: Value, row: number): number => (b.rows === 1 ? 0 : row);
+const silu = (x: number): number => x / (1 + Math.exp(-x));
+
+function dot(a: Value, aRow: number, b: Value, bRow: number): number {
+  let sum = 0;
+  for (let c = 0; c < a.columns; c++) sum += at(a, aRow, c) * at(b, bRow, c);
+  return sum;
+}
+
+const selectRows: (table: Value, ids: Value) => Value = (table, ids) =>
+  build(ids.data.length, table.columns, (r, c) => at(table, ids.data[r]!, c));
+
+const rmsNorm: Evaluate = ([x, weight], { eps }) => {
+  const scale = Array.from({ length: x!.rows }, (_, r) => 1 / Math.sqrt(dot(x!, r, x!, r) / x!.columns + eps!));
+  return build(x!.rows, x!.columns, (r, c) => at(x!, r, c) * scale[r]! * weight!.data[c]!);
+};
+
+const rope: Evaluate = ([x, positions, angles], params) => {
+  const { headDim, nRot, neox } = params as { headDim: number; nRot: number; neox: number };
+  return build(x!.rows, x!.columns, (r, c) => {
+    const i = c % headDim;
+    if (i >= nRot) return at(x!, r, c);
+    const half = nRot / 2;
+    const pair = neox ? i % half : i >> 1;
+    const isSecond = neox ? i >= half : i % 2 === 1;
+    const partner = neox ? (isSecond ? c - half : c + half) : isSecond ? c - 1 : c + 1;
+    const cosine = at(angles!, positions!.data[r]!, 2 * pair);
+    const sine = at(angles!, positions!.data[r]!, 2 * pair + 1);
+    return at(x!, r, c) * cosine + at(x!, r, partner) * (isSecond ? sine : -sine);
+  });
+};
+
+const kvWrite: Evaluate = ([state, rows, slots]) => {
+  for (let r = 0; r < rows!.rows; r++) {
+    state!.data.set(rows!.data.subarray(r * rows!.columns, (r + 1) * rows!.columns), slots!.data[r]! * rows!.columns);
+  }
+  return state!;
+};
+
+const attention: Evaluate = ([q, keys, values, positions, sequences, blockTables], params) => {
+  const { nHead, nHeadKv, headDim, blockSize, scale } = params as Record<string, number>;
+  const out = new Float64Array(q!.data.length);
+  for (let r = 0; r < q!.rows; r++) {
+    const nKeys = positions!.data[r]! + 1;
+    const cacheRow = (p: number): number =>
+      at(blockTables!, sequences!.data[r]!, Math.floor(p / blockSize!)) * blockSize! + (p % blockSize!);
+    for (let head = 0; head < nHead!; head++) {
+      const kvColumn = Math.floor(head / (nHead! / nHeadKv!)) * headDim!;
+      const qColumn = head * headDim!;
+      const scores = Array.from({ length: nKeys }, (_, p) => {
+        let sum = 0;
+        for (let i = 0; i < headDim!; i++) sum += at(q!, r, qColumn + i) * at(keys!, cacheRow(p), kvColumn + i);
+        return sum * scale!;
+      });
+      const max = scores.reduce((a, b) => Math.max(a, b), -Infinity);
+      const weights = scores.map((s) => Math.exp(s - max));
+      const total = weights.reduce((a, b) => a + b, 0);
+      weights.forEach((w, p) => {
+        const base = cacheRow(p) * values!.columns + kvColumn;
+        for (let i = 0; i < headDim!; i++) out[r * q!.columns + qColumn + i]! += (w / total) * values!.data[base + i]!;
+      });
+    }
+  }
+  return { data: out, rows: q!.rows, columns: q!.columns };
+};
+
+const EVALUATIONS: Partial<Record<OpName, Evaluate>> = {
+  embed: ([weight, ids]) => selectRows(weight!, ids!),
+  gatherRows: ([x, rows]) => selectRows(x!, rows!),
+  matmul: ([x, w]) => build(x!.rows, w!.rows, (r, c) => dot(x!, r, w!, c)),
+  rmsNorm,
+  add: ([a, b]) => build(a!.rows, a!.columns, (r, c) => at(a!, r, c) + at(b!, broadcastRow(b!, r), c)),
+  mul: ([a, b]) => build(a!.rows, a!.columns, (r, c) => at(a!, r, c) * at(b!, broadcastRow(b!, r), c)),
+  silu: ([x]) => build(x!.rows, x!.columns, (r, c) => silu(at(x!, r, c))),
+  siluMul: ([a, b]) => build(a!.rows, a!.columns, (r, c) => silu(at(a!, r, c)) * at(b!, broadcastRow(b!, r), c)),
+  rope,
+  kvWrite,
+  attention,
+};
+
+/** Evaluates one operation in float64. `kvWrite` changes its first operand; all others return fresh memory. */
+export function evaluateOperation(op: OpName, inputs: readonly Value[], params: OpParams): Value {
+  const evaluate = EVALUATIONS[op];
+  assert(evaluate, `the reference executor has no operation "${op}"`);
+  return evaluate(inputs, params);
+}

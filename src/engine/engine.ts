@@ -1,0 +1,231 @@
+// The engine: token ids in, token ids out. It batches the tokens of all running sequences into steps of one executor,
+// prompts in chunks, and lets each sequence's sampler choose what comes next. It knows no text, no files, no threads.
+// A step allocates nothing on the JavaScript heap: sequences own typed arrays, and the views are made once.
+
+import { SmallMindError } from '../base/errors.ts';
+import type { Executor } from '../backend/executor.ts';
+import { KV_BLOCK_SIZE } from '../nn/attention.ts';
+import type { ProgramLimits } from '../nn/attention.ts';
+import { KvCache } from './kv-cache.ts';
+import { Sequence } from './sequence.ts';
+import type { EngineRequest, FinishReason } from './sequence.ts';
+
+export class Engine {
+  readonly limits: ProgramLimits;
+  readonly nVocab: number;
+  readonly cache: KvCache;
+  readonly #executor: Executor;
+  readonly #inputs: Readonly<
+    Record<'tokens' | 'positions' | 'sequences' | 'kvSlots' | 'blockTables' | 'outputRows', Int32Array>
+  >;
+  readonly #nTokens: Int32Array;
+  readonly #nOutputs: Int32Array;
+  /** One view a row of the logits, made once. */
+  readonly #logits: readonly Float32Array[];
+  readonly #nBlockPerSeq: number;
+  /** By slot; the running sequences. */
+  readonly #running: (Sequence | undefined)[];
+  readonly #waiting: Sequence[] = [];
+  /** Slot and position of each wanted row of the present step. */
+  readonly #outputSlots: Int32Array;
+  readonly #outputPositions: Int32Array;
+  /** The slot that is served first in the next step, so that none starves. */
+  #firstSlot = 0;
+
+  constructor(executor: Executor, limits: ProgramLimits, nVocab: number) {
+    this.limits = limits;
+    this.nVocab = nVocab;
+    this.#executor = executor;
+    this.cache = new KvCache(limits.nKvBlock, KV_BLOCK_SIZE);
+    this.#nBlockPerSeq = Math.ceil(limits.nCtx / KV_BLOCK_SIZE);
+    this.#inputs = {
+      tokens: executor.input('tokens'),
+      positions: executor.input('positions'),
+      sequences: executor.input('sequences'),
+      kvSlots: executor.input('kvSlots'),
+      blockTables: executor.input('blockTables'),
+      outputRows: executor.input('outputRows'),
+    };
+    const logits = executor.output(0);
+    this.#logits = Array.from({ length: limits.nOutputMax }, (_, row) =>
+      logits.subarray(row * nVocab, (row + 1) * nVocab),
+    );
+    this.#nTokens = executor.rowCount('nTokens');
+    this.#nOutputs = executor.rowCount('nOutputs');
+    this.#running = Array.from({ length: limits.nSeqMax });
+    this.#outputSlots = new Int32Array(limits.nOutputMax);
+    this.#outputPositions = new Int32Array(limits.nOutputMax);
+  }
+
+  get isIdle(): boolean {
+    return this.#waiting.length === 0 && this.#running.every((s) => s === undefined);
+  }
+
+  /**
+   * Queues a sequence; `step` runs it.
+   * @throws {SmallMindError} CONTEXT_FULL when the prompt leaves no room, INVALID_OPTION for a token id out of range
+   */
+  start(request: EngineRequest): Sequence {
+    const { tokens, nGenerateMax } = request;
+    const { nCtx } = this.limits;
+    if (tokens.length === 0) throw new SmallMindError('INVALID_OPTION', 'the prompt is empty: it has no tokens');
+    if (tokens.length + Math.min(1, nGenerateMax) > nCtx) {
+      throw new SmallMindError(
+        'CONTEXT_FULL',
+        `the prompt has ${tokens.length} tokens, the context holds ${nCtx}; shorten the prompt or load with a larger context`,
+        { promptTokens: tokens.length, nCtx },
+      );
+    }
+    for (let i = 0; i < tokens.length; i++) {
+      const token = tokens[i]!;
+      if (Number.isInteger(token) && token >= 0 && token < this.nVocab) continue;
+      throw new SmallMindError('INVALID_OPTION', `token ${i} expected an id of 0..${this.nVocab - 1}, got ${token}`);
+    }
+    const sequence = new Sequence(request, nCtx, KV_BLOCK_SIZE);
+    this.#waiting.push(sequence);
+    return sequence;
+  }
+
+  /** Ends a sequence before its next step. Harmless when it has ended already. */
+  abort(sequence: Sequence): void {
+    sequence.isAborted = true;
+  }
+
+  /** Evaluates one batch. @returns whether anything was left to do */
+  step(): boolean {
+    this.#endAborted();
+    if (this.#waiting.length > 0) this.#admit();
+    const nOutputs = this.#fillBatch();
+    if (this.#nTokens[0] === 0) return false;
+    try {
+      this.#nOutputs[0] = nOutputs;
+      this.#executor.run();
+    } catch (error) {
+      this.failAll(error);
+      return true;
+    }
+    this.#readOutputs(nOutputs);
+    return true;
+  }
+
+  /** Ends everything that runs or waits with `error`. */
+  failAll(error: unknown): void {
+    for (const sequence of this.#running) if (sequence) this.#fail(sequence, error);
+    for (const sequence of this.#waiting.splice(0)) sequence.request.onError(error);
+  }
+
+  #endAborted(): void {
+    for (let slot = 0; slot < this.#running.length; slot++) {
+      const sequence = this.#running[slot];
+      if (sequence?.isAborted) this.#finish(sequence, 'abort');
+    }
+    for (let i = this.#waiting.length - 1; i >= 0; i--) {
+      const sequence = this.#waiting[i]!;
+      if (!sequence.isAborted) continue;
+      this.#waiting.splice(i, 1);
+      sequence.request.onFinish('abort', sequence);
+    }
+  }
+
+  /** Gives free slots to waiting sequences, first come first served. */
+  #admit(): void {
+    for (let slot = 0; slot < this.#running.length && this.#waiting.length > 0; slot++) {
+      if (this.#running[slot]) continue;
+      const sequence = this.#waiting.shift()!;
+      sequence.slot = slot;
+      this.#running[slot] = sequence;
+      sequence.acquirePrefix(this.cache);
+      const { blockTables } = this.#inputs;
+      for (let i = 0; i < sequence.nBlocks; i++) blockTables[slot * this.#nBlockPerSeq + i] = sequence.blocks[i]!;
+    }
+  }
+
+  /** Fills the inputs with the next tokens of every running sequence. @returns the number of wanted rows */
+  #fillBatch(): number {
+    const { nTokensMax, nOutputMax, nSeqMax } = this.limits;
+    let nTokens = 0;
+    let nOutputs = 0;
+    for (let i = 0; i < nSeqMax && nTokens < nTokensMax; i++) {
+      const sequence = this.#running[(this.#firstSlot + i) % nSeqMax];
+      if (!sequence) continue;
+      const wantsAll = sequence.request.onLogits !== undefined;
+      for (; sequence.nPast < sequence.nTokens && nTokens < nTokensMax; nTokens++) {
+        const isLast = sequence.nPast === sequence.nTokens - 1;
+        if (wantsAll || isLast) {
+          if (nOutputs === nOutputMax) break;
+          this.#inputs.outputRows[nOutputs] = nTokens;
+          this.#outputSlots[nOutputs] = sequence.slot;
+          this.#outputPositions[nOutputs] = sequence.nPast;
+          nOutputs++;
+        }
+        this.#place(sequence, nTokens);
+      }
+    }
+    this.#firstSlot = (this.#firstSlot + 1) % nSeqMax;
+    this.#nTokens[0] = nTokens;
+    return nOutputs;
+  }
+
+  /** Puts the sequence's next token into row `row` of the batch. */
+  #place(sequence: Sequence, row: number): void {
+    const { tokens, positions, sequences, kvSlots, blockTables } = this.#inputs;
+    const position = sequence.nPast;
+    const index = Math.floor(position / KV_BLOCK_SIZE);
+    if (index === sequence.nBlocks) {
+      const block = this.cache.allocate();
+      sequence.blocks[sequence.nBlocks++] = block;
+      blockTables[sequence.slot * this.#nBlockPerSeq + index] = block;
+    }
+    tokens[row] = sequence.tokens[position]!;
+    positions[row] = position;
+    sequences[row] = sequence.slot;
+    kvSlots[row] = sequence.blocks[index]! * KV_BLOCK_SIZE + (position % KV_BLOCK_SIZE);
+    sequence.nPast = position + 1;
+  }
+
+  #readOutputs(nOutputs: number): void {
+    for (let row = 0; row < nOutputs; row++) {
+      const sequence = this.#running[this.#outputSlots[row]!];
+      if (sequence === undefined) continue;
+      try {
+        this.#readOutput(sequence, this.#outputPositions[row]!, this.#logits[row]!);
+      } catch (error) {
+        this.#fail(sequence, error);
+      }
+    }
+  }
+
+  #readOutput(sequence: Sequence, position: number, logits: Float32Array): void {
+    const { request } = sequence;
+    if (request.onLogits !== undefined && position < sequence.nPrompt) request.onLogits(position, logits);
+    if (position === sequence.nTokens - 1) this.#advance(sequence, logits);
+  }
+
+  /** The sequence is evaluated to its end: chooses the next token, or ends it. */
+  #advance(sequence: Sequence, logits: Float32Array): void {
+    const { sampler, nGenerateMax, stopTokens, onToken } = sequence.request;
+    if (nGenerateMax === 0 || sampler === undefined) return this.#finish(sequence, 'length');
+    const token = sampler.sample(logits);
+    if (sequence.firstTokenAtMs === 0) sequence.firstTokenAtMs = performance.now();
+    if (stopTokens !== undefined && stopTokens.has(token)) return this.#finish(sequence, 'stop');
+    sampler.accept(token);
+    sequence.tokens[sequence.nTokens++] = token;
+    if (onToken !== undefined) onToken(token, sequence);
+    if (sequence.nTokens - sequence.nPrompt >= nGenerateMax) return this.#finish(sequence, 'length');
+    if (sequence.nTokens >= this.limits.nCtx) this.#finish(sequence, 'context');
+  }
+
+  #finish(sequence: Sequence, reason: FinishReason): void {
+    this.#running[sequence.slot] = undefined;
+    sequence.release(this.cache);
+    sequence.request.onFinish(reason, sequence);
+  }
+
+  /** What a failed step wrote is unknown: nothing of the sequence may be found again. */
+  #fail(sequence: Sequence, error: unknown): void {
+    this.#running[sequence.slot] = undefined;
+    sequence.nPast = 0;
+    sequence.release(this.cache);
+    sequence.request.onError(error);
+  }
+}
