@@ -1,0 +1,86 @@
+// Element-by-element kernels: add, mul, silu and silu(a)·b. The second operand may be a single row. Threads share the
+// columns, in runs of 16, so that one long row (decoding) is shared as well as many.
+
+import { columnsOf } from '../../../graph/tensor.ts';
+import type { Expr, Local } from '../emit/expression.ts';
+import type { FunctionBuilder } from '../emit/function-builder.ts';
+import { f32x4, i32, ptr, v128 } from '../emit/operations.ts';
+import { siluInto } from './floats.ts';
+import { addressAt } from './kernel.ts';
+import type { Kernel, KernelBody } from './kernel.ts';
+
+/** Sets `target` from the operands' vectors. `b` is undefined for functions of one operand. */
+type ElementFunction = (f: FunctionBuilder, target: Local<'v128'>, a: Local<'v128'>, b: Expr<'v128'>) => void;
+
+const siluMul: ElementFunction = (f, target, a, b) => {
+  siluInto(f, target, a);
+  target.set(f32x4.mul(target, b));
+};
+
+function elementwise(op: Kernel['op'], nOperands: 1 | 2, element: ElementFunction): Kernel {
+  return {
+    op,
+    dtypes: [],
+    params: { columns: 'i32', bStride: 'i32' },
+    values: ({ out, inputs }) => {
+      const columns = columnsOf(out.tensor);
+      const bIsRow = inputs[1]?.tensor.shape.length === 1;
+      return { columns, bStride: bIsRow ? 0 : columns };
+    },
+    build: (k) => buildElementwise(k, nOperands, element),
+  };
+}
+
+function buildElementwise(k: KernelBody, nOperands: 1 | 2, element: ElementFunction): void {
+  const { f } = k;
+  const out = k.out();
+  const a = k.input(0, 'a');
+  const b = nOperands === 2 ? k.input(1, 'b') : a;
+  const rows = k.rows();
+  const columns = k.param('columns');
+  const bStride = k.param('bStride');
+  const { from, to } = k.share(i32.shr_u(i32.add(columns, 15), 4));
+  from.set(i32.shl(from, 4));
+  to.set(i32.shl(to, 4));
+  f.if(i32.gt_s(to, columns), () => to.set(columns));
+  const row = f.local('i32', 'row');
+  const end = f.local('ptr', 'end');
+  const vectorEnd = f.local('ptr', 'vectorEnd');
+  const pa = f.local('ptr', 'pa');
+  const pb = f.local('ptr', 'pb');
+  const po = f.local('ptr', 'po');
+  const va = f.local('v128', 'va');
+  const result = f.local('v128', 'result');
+
+  f.for(row, { from: 0, to: rows }, () => {
+    const start = i32.add(i32.mul(row, columns), from);
+    pa.set(addressAt(a, start, 4));
+    po.set(addressAt(out, start, 4));
+    pb.set(addressAt(b, i32.add(i32.mul(row, bStride), from), 4));
+    end.set(addressAt(pa, i32.sub(to, from), 4));
+    vectorEnd.set(addressAt(pa, i32.and(i32.sub(to, from), ~3), 4));
+    const advance = (bytes: number): void => {
+      for (const p of [pa, pb, po]) p.set(ptr.add(p, bytes));
+    };
+    f.while(ptr.lt_u(pa, vectorEnd), () => {
+      va.set(v128.load(pa));
+      element(f, result, va, v128.load(pb));
+      v128.store(po, result);
+      advance(16);
+    });
+    // The last one to three elements take the same code, one lane at a time.
+    f.while(ptr.lt_u(pa, end), () => {
+      va.set(v128.load32_zero(pa));
+      element(f, result, va, v128.load32_zero(pb));
+      v128.store32_lane(po, result, 0);
+      advance(4);
+    });
+  });
+}
+
+export const ELEMENTWISE_KERNELS: readonly Kernel[] = [
+  elementwise('add', 2, (_f, target, a, b) => target.set(f32x4.add(a, b))),
+  elementwise('mul', 2, (_f, target, a, b) => target.set(f32x4.mul(a, b))),
+  elementwise('silu', 1, (f, target, a) => siluInto(f, target, a)),
+  elementwise('siluMul', 2, siluMul),
+];

@@ -1,0 +1,109 @@
+// Vector building blocks that several kernels share: multiply-add in the variant's way, conversions of half floats,
+// the exponential, and sums over lanes. All emit code into the function at hand.
+
+import type { Expr, Local } from '../emit/expression.ts';
+import type { FunctionBuilder } from '../emit/function-builder.ts';
+import { f32, f32x4, i16x8, i32x4, i8x16, v128 } from '../emit/operations.ts';
+import type { KernelVariant } from './kernel.ts';
+
+type Vector = Expr<'v128'>;
+
+/** a · b + c on four lanes. Without `fma` the product is rounded first, the same on every machine. */
+export function multiplyAdd(variant: KernelVariant, a: Vector, b: Vector, c: Vector): Vector {
+  return variant.fma ? f32x4.relaxed_madd(a, b, c) : f32x4.add(f32x4.mul(a, b), c);
+}
+
+export const splatF32 = (value: number): Vector => f32x4.const(value, value, value, value);
+export const splatI32 = (value: number): Vector => i32x4.const(value, value, value, value);
+
+/**
+ * Binary16 → f32 for four lanes. The half is shifted so that its exponent and fraction stand where f32's do, and the
+ * difference of the biases is multiplied away, which also normalises subnormals. Infinities and NaN would come out
+ * finite: loading refuses weights with them, and the cache never holds any.
+ */
+export class HalfToFloat {
+  readonly #mask: Local<'v128'>;
+  readonly #magic: Local<'v128'>;
+
+  constructor(f: FunctionBuilder) {
+    this.#mask = f.let('halfMask', splatI32(0x8fffe000 | 0));
+    this.#magic = f.let('halfMagic', splatF32(2 ** 112));
+  }
+
+  /** @param halves sign-extended to i32 lanes, as v128.load16x4_s leaves them */
+  convert(halves: Vector): Vector {
+    return f32x4.mul(v128.and(i32x4.shl(halves, 13), this.#mask), this.#magic);
+  }
+}
+
+/** f32 → binary16 for four lanes, ties to even, beyond ±65504 clamped to it; the results are zero-extended i32 lanes. */
+export class FloatToHalf {
+  readonly #bits: Local<'v128'>;
+  readonly #sign: Local<'v128'>;
+
+  constructor(f: FunctionBuilder) {
+    this.#bits = f.local('v128', 'halfBits');
+    this.#sign = f.local('v128', 'halfSign');
+  }
+
+  convertInto(target: Local<'v128'>, x: Vector): void {
+    const bits = this.#bits;
+    bits.set(x);
+    this.#sign.set(v128.and(i32x4.shr_u(bits, 16), splatI32(0x8000)));
+    bits.set(f32x4.pmin(f32x4.abs(bits), splatF32(65504)));
+    // Subnormal halves: adding 0.5 leaves units of 2^-24 in the low bits, rounded by the addition itself.
+    const subnormal = i32x4.sub(f32x4.add(bits, splatF32(0.5)), splatI32(0x3f000000));
+    const isOdd = v128.and(i32x4.shr_u(bits, 13), splatI32(1));
+    const rebiased = i32x4.add(i32x4.add(bits, splatI32(((15 - 127) << 23) + 0xfff)), isOdd);
+    const isSubnormal = f32x4.lt(bits, splatF32(2 ** -14));
+    target.set(v128.or(v128.bitselect(subnormal, i32x4.shr_u(rebiased, 13), isSubnormal), this.#sign));
+  }
+}
+
+/**
+ * e^x on four lanes, x ≤ 88, below −87 as at −87: Cody–Waite reduction by ln 2 in two parts, a polynomial of degree 7
+ * (Taylor, |r| ≤ ln2/2: truncated at 6e-9), and the power of two added to the exponent. Plain
+ * multiplications and additions in every kernel set, so that all sets agree.
+ */
+export function expInto(f: FunctionBuilder, target: Local<'v128'>, x: Vector): void {
+  const r = f.local('v128', 'expR');
+  const n = f.local('v128', 'expN');
+  r.set(f32x4.pmax(x, splatF32(-87)));
+  n.set(f32x4.nearest(f32x4.mul(r, splatF32(Math.LOG2E))));
+  r.set(f32x4.sub(r, f32x4.mul(n, splatF32(0.693359375))));
+  r.set(f32x4.sub(r, f32x4.mul(n, splatF32(-2.12194440e-4))));
+  const coefficients = [1 / 5040, 1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1, 1];
+  target.set(splatF32(coefficients[0]!));
+  for (const c of coefficients.slice(1)) target.set(f32x4.add(f32x4.mul(target, r), splatF32(c)));
+  target.set(i32x4.add(target, i32x4.shl(i32x4.trunc_sat_f32x4_s(n), 23)));
+}
+
+/** x · sigmoid(x) on four lanes. */
+export function siluInto(f: FunctionBuilder, target: Local<'v128'>, x: Local<'v128'>): void {
+  expInto(f, target, f32x4.pmin(f32x4.neg(x), splatF32(88)));
+  target.set(f32x4.div(x, f32x4.add(target, splatF32(1))));
+}
+
+/** Sum of the four lanes: (0 + 2) + (1 + 3), always in this order. */
+export function sumLanes(f: FunctionBuilder, x: Vector): Expr<'f32'> {
+  const t = f.let('lanes', x);
+  const folded = f.let('folded', f32x4.add(t, i8x16.shuffle(t, t, [8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7])));
+  return f32.add(f32x4.extract_lane(folded, 0), f32x4.extract_lane(folded, 1));
+}
+
+/** Largest of the four lanes. */
+export function maxLanes(f: FunctionBuilder, x: Vector): Expr<'f32'> {
+  const t = f.let('lanes', x);
+  const folded = f.let('folded', f32x4.pmax(t, i8x16.shuffle(t, t, [8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7])));
+  return f32.max(f32x4.extract_lane(folded, 0), f32x4.extract_lane(folded, 1));
+}
+
+/** Sum of four i32 lanes. */
+export function sumLanesI32(f: FunctionBuilder, x: Vector): Vector {
+  const t = f.let('lanes', x);
+  const folded = f.let('folded', i32x4.add(t, i8x16.shuffle(t, t, [8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7])));
+  return i32x4.add(folded, i8x16.shuffle(folded, folded, [4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11]));
+}
+
+/** Eight halves from two vectors of zero-extended i32 lanes. */
+export const packHalves = (low: Vector, high: Vector): Vector => i16x8.narrow_i32x4_u(low, high);

@@ -1,0 +1,145 @@
+// What a kernel is: a WebAssembly function (record, thread, nThreads) that does one thread's share of one instruction.
+// The record is 256 bytes in shared memory; its layout stands here once, for the encoder and for the kernels.
+
+import type { OpName } from '../../../graph/operations.ts';
+import type { Instruction } from '../../../graph/plan.ts';
+import type { TensorDType } from '../../../graph/tensor.ts';
+import type { Expr, Local } from '../emit/expression.ts';
+import type { FuncRef, FunctionBuilder } from '../emit/function-builder.ts';
+import { funcType } from '../emit/module-builder.ts';
+import type { ModuleBuilder } from '../emit/module-builder.ts';
+import { f32, i32, ptr } from '../emit/operations.ts';
+
+/** Which instructions kernels may use. `strict` results are the same bits on every machine. */
+export type KernelSet = 'relaxed' | 'simd' | 'strict';
+
+export interface KernelVariant {
+  readonly set: KernelSet;
+  /**
+   * Integer dot products: `u8` and `i7` use the relaxed instruction with an unsigned operand of 8 or 7 bits, as the
+   * probe found it to work; `i16` multiplies in 16 bits, exactly, everywhere.
+   */
+  readonly dot: 'u8' | 'i7' | 'i16';
+  /** f32 multiply-add in one relaxed instruction (fused on most machines). */
+  readonly fma: boolean;
+}
+
+/** Record layout: slots of 8 bytes, so that pointers of either width fit. */
+export const RECORD_BYTES = 256;
+export const SLOT_BYTES = 8;
+/** Slot 0: i32 kernel (index into the function table), i32 barrier flag. */
+export const BARRIER_OFFSET = 4;
+/** Slot 1: address of the row count, an i32. */
+export const ROWS_SLOT = 1;
+export const OUT_SLOT = 2;
+export const INPUT_SLOT = 3;
+export const INPUT_SLOT_COUNT = 6;
+/** Slot 9: address of this program's scratch, `SCRATCH_BYTES` a thread. */
+export const SCRATCH_SLOT = 9;
+export const PARAM_SLOT = 10;
+/** Last slot: the row count itself, for instructions whose rows do not vary. */
+export const ROWS_VALUE_SLOT = 31;
+
+/** Private working memory of a thread, in bytes: one block of attention scores and room for a tile's tail. */
+export const SCRATCH_BYTES = 256;
+
+export const KERNEL_TYPE = funcType({ params: { rec: 'ptr', thread: 'i32', nThreads: 'i32' }, results: [] });
+
+/** A kernel in source form. `op` and `dtypes` say which instructions it serves. */
+export interface Kernel {
+  readonly op: OpName;
+  /** Types of the operands that select the kernel, as `kernelKey` lists them. */
+  readonly dtypes: readonly TensorDType[];
+  /** Parameters in the record, in this order from `PARAM_SLOT` on. */
+  readonly params: Readonly<Record<string, 'i32' | 'f32'>>;
+  /** Their values for an instruction. */
+  values(instruction: Instruction): Readonly<Record<string, number>>;
+  build(body: KernelBody): void;
+}
+
+/** The table key: operation and the types of the operands that matter to the kernel. */
+export function kernelKey(op: OpName, dtypes: readonly TensorDType[]): string {
+  return [op, ...dtypes].join('.');
+}
+
+/** What a kernel's builder works with: its function, its variant and the fields of its record. */
+export class KernelBody {
+  readonly module: ModuleBuilder;
+  readonly variant: KernelVariant;
+  readonly f: FunctionBuilder;
+  readonly thread: Local<'i32'>;
+  readonly nThreads: Local<'i32'>;
+  readonly #rec: Local<'ptr'>;
+  readonly #params: readonly string[];
+
+  constructor(
+    module: ModuleBuilder,
+    variant: KernelVariant,
+    kernel: Kernel,
+    f: FunctionBuilder,
+    locals: { rec: Local<'ptr'>; thread: Local<'i32'>; nThreads: Local<'i32'> },
+  ) {
+    this.module = module;
+    this.variant = variant;
+    this.f = f;
+    this.#rec = locals.rec;
+    this.thread = locals.thread;
+    this.nThreads = locals.nThreads;
+    this.#params = Object.keys(kernel.params);
+  }
+
+  /** A local with the address of the result. */
+  out(): Local<'ptr'> {
+    return this.f.let('out', ptr.load(this.#rec, OUT_SLOT * SLOT_BYTES));
+  }
+
+  /** A local with the address of operand `index`. */
+  input(index: number, name: string): Local<'ptr'> {
+    return this.f.let(name, ptr.load(this.#rec, (INPUT_SLOT + index) * SLOT_BYTES));
+  }
+
+  /** A local with the present row count. */
+  rows(): Local<'i32'> {
+    return this.f.let('rows', i32.load(ptr.load(this.#rec, ROWS_SLOT * SLOT_BYTES)));
+  }
+
+  /** A local with the address of this thread's scratch. */
+  scratch(): Local<'ptr'> {
+    const offset = ptr.fromI32(i32.mul(this.thread, SCRATCH_BYTES));
+    return this.f.let('scratch', ptr.add(ptr.load(this.#rec, SCRATCH_SLOT * SLOT_BYTES), offset));
+  }
+
+  param(name: string): Local<'i32'> {
+    return this.f.let(name, i32.load(this.#rec, this.#paramOffset(name)));
+  }
+
+  paramF32(name: string): Local<'f32'> {
+    return this.f.let(name, f32.load(this.#rec, this.#paramOffset(name)));
+  }
+
+  /** This thread's share [from, to) of `total` equal items. */
+  share(total: Expr<'i32'>): { from: Local<'i32'>; to: Local<'i32'> } {
+    const { f, thread, nThreads } = this;
+    const all = f.let('total', total);
+    const from = f.let('from', i32.div_u(i32.mul(all, thread), nThreads));
+    const to = f.let('to', i32.div_u(i32.mul(all, i32.add(thread, 1)), nThreads));
+    return { from, to };
+  }
+
+  #paramOffset(name: string): number {
+    return (PARAM_SLOT + this.#params.indexOf(name)) * SLOT_BYTES;
+  }
+}
+
+/** Defines the kernel's function in `module`. */
+export function defineKernel(module: ModuleBuilder, variant: KernelVariant, kernel: Kernel): FuncRef {
+  const name = kernelKey(kernel.op, kernel.dtypes);
+  return module.func(name, { ...KERNEL_TYPE }, (f, locals) => {
+    kernel.build(new KernelBody(module, variant, kernel, f, locals as never));
+  });
+}
+
+/** base + index · stride, in bytes; the product is taken at pointer width. */
+export function addressAt(base: Expr<'ptr'>, index: Expr<'i32'>, strideBytes: Expr<'ptr'> | number): Expr<'ptr'> {
+  return ptr.add(base, ptr.mul(ptr.fromI32(index), strideBytes));
+}

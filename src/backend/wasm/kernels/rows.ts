@@ -1,0 +1,213 @@
+// Kernels that work row by row: RMSNorm, rotary positions, gathering of rows, quantisation of activations, clearing.
+
+import { Q8A_BLOCK_BYTES, columnsOf } from '../../../graph/tensor.ts';
+import type { Local } from '../emit/expression.ts';
+import { f32, f32x4, i16x8, i32, i32x4, i8x16, memory, ptr, v128 } from '../emit/operations.ts';
+import { maxLanes, splatF32, sumLanes, sumLanesI32 } from './floats.ts';
+import { addressAt } from './kernel.ts';
+import type { Kernel, KernelBody } from './kernel.ts';
+
+/** Calls `body` with the address offset of each row of this thread's share. */
+function forEachRow(k: KernelBody, body: (row: Local<'i32'>) => void): void {
+  const { from, to } = k.share(k.rows());
+  const row = k.f.local('i32', 'row');
+  k.f.for(row, { from, to }, () => body(row));
+}
+
+const rmsNorm: Kernel = {
+  op: 'rmsNorm',
+  dtypes: [],
+  params: { columns: 'i32', eps: 'f32' },
+  values: ({ out }) => ({ columns: columnsOf(out.tensor), eps: out.tensor.params['eps']! }),
+  build(k) {
+    const { f } = k;
+    const out = k.out();
+    const x = k.input(0, 'x');
+    const weight = k.input(1, 'weight');
+    const columns = k.param('columns');
+    const eps = k.paramF32('eps');
+    const nVector = f.let('nVector', i32.and(columns, ~3));
+    const sums = f.localArray('v128', 'sum', 4);
+    const i = f.local('i32', 'i');
+    const px = f.local('ptr', 'px');
+    const po = f.local('ptr', 'po');
+    const pw = f.local('ptr', 'pw');
+    const scale = f.local('v128', 'scale');
+    const square = f.local('v128', 'square');
+    forEachRow(k, (row) => {
+      px.set(addressAt(x, i32.mul(row, columns), 4));
+      po.set(addressAt(out, i32.mul(row, columns), 4));
+      pw.set(weight);
+      for (const sum of sums) sum.set(v128.zero());
+      const addSquare = (sum: Local<'v128'>, offset: number): void => {
+        square.set(v128.load(px, offset));
+        sum.set(f32x4.add(sum, f32x4.mul(square, square)));
+      };
+      i.set(0);
+      f.while(i32.le_s(i, i32.sub(nVector, 16)), () => {
+        sums.forEach((sum, n) => addSquare(sum, 16 * n));
+        px.set(ptr.add(px, 64));
+        i.set(i32.add(i, 16));
+      });
+      f.while(i32.lt_s(i, nVector), () => {
+        addSquare(sums[0]!, 0);
+        px.set(ptr.add(px, 16));
+        i.set(i32.add(i, 4));
+      });
+      f.while(i32.lt_s(i, columns), () => {
+        square.set(v128.load32_zero(px));
+        sums[0]!.set(f32x4.add(sums[0]!, f32x4.mul(square, square)));
+        px.set(ptr.add(px, 4));
+        i.set(i32.add(i, 1));
+      });
+      const total = sumLanes(f, f32x4.add(f32x4.add(sums[0]!, sums[1]!), f32x4.add(sums[2]!, sums[3]!)));
+      const mean = f32.div(total, f32.convert_i32_s(columns));
+      scale.set(f32x4.splat(f32.div(f32.const(1), f32.sqrt(f32.add(mean, eps)))));
+      px.set(addressAt(x, i32.mul(row, columns), 4));
+      f.for(i, { from: 0, to: nVector, step: 4 }, () => {
+        v128.store(po, f32x4.mul(f32x4.mul(v128.load(px), scale), v128.load(pw)));
+        for (const p of [px, po, pw]) p.set(ptr.add(p, 16));
+      });
+      f.while(i32.lt_s(i, columns), () => {
+        const scaled = f32x4.mul(f32x4.mul(v128.load32_zero(px), scale), v128.load32_zero(pw));
+        v128.store32_lane(po, scaled, 0);
+        for (const p of [px, po, pw]) p.set(ptr.add(p, 4));
+        i.set(i32.add(i, 1));
+      });
+    });
+  },
+};
+
+const rope: Kernel = {
+  op: 'rope',
+  dtypes: [],
+  params: { columns: 'i32', headDim: 'i32', nRot: 'i32', neox: 'i32' },
+  values: ({ out }) => ({
+    columns: columnsOf(out.tensor),
+    headDim: out.tensor.params['headDim']!,
+    nRot: out.tensor.params['nRot']!,
+    neox: out.tensor.params['neox']!,
+  }),
+  build(k) {
+    const { f } = k;
+    const out = k.out();
+    const x = k.input(0, 'x');
+    const positions = k.input(1, 'positions');
+    const angles = k.input(2, 'angles');
+    const rows = k.rows();
+    const columns = k.param('columns');
+    const headDim = k.param('headDim');
+    const nRot = k.param('nRot');
+    const nHead = f.let('nHead', i32.div_u(columns, headDim));
+    const { from, to } = k.share(i32.mul(rows, nHead));
+    // Distance of a pair's elements and of neighbouring pairs, in bytes: (2i, 2i+1) or (i, i + nRot/2).
+    const isNeox = k.param('neox');
+    const partner = f.let('partner', ptr.fromI32(i32.shl(i32.add(i32.mul(isNeox, i32.sub(i32.shr_u(nRot, 1), 1)), 1), 2)));
+    const stride = f.let('stride', ptr.fromI32(i32.sub(8, i32.shl(isNeox, 2))));
+    const item = f.local('i32', 'item');
+    const px = f.local('ptr', 'px');
+    const po = f.local('ptr', 'po');
+    const pa = f.local('ptr', 'pa');
+    const end = f.local('ptr', 'end');
+    const [a, b, cosine, sine] = ['a', 'b', 'cosine', 'sine'].map((name) => f.local('f32', name)) as Local<'f32'>[] & {
+      length: 4;
+    };
+    f.for(item, { from, to }, () => {
+      const row = i32.div_u(item, nHead);
+      const start = i32.mul(item, headDim);
+      px.set(addressAt(x, start, 4));
+      po.set(addressAt(out, start, 4));
+      const position = i32.load(addressAt(positions, row, 4));
+      pa.set(addressAt(angles, i32.mul(position, nRot), 4));
+      end.set(addressAt(pa, nRot, 4));
+      f.while(ptr.lt_u(pa, end), () => {
+        a!.set(f32.load(px));
+        b!.set(f32.load(ptr.add(px, partner)));
+        cosine!.set(f32.load(pa));
+        sine!.set(f32.load(pa, 4));
+        f32.store(po, f32.sub(f32.mul(a!, cosine!), f32.mul(b!, sine!)));
+        f32.store(ptr.add(po, partner), f32.add(f32.mul(b!, cosine!), f32.mul(a!, sine!)));
+        px.set(ptr.add(px, stride));
+        po.set(ptr.add(po, stride));
+        pa.set(ptr.add(pa, 8));
+      });
+      // What is not rotated is carried over; in place, onto itself.
+      const rest = i32.shl(i32.sub(headDim, nRot), 2);
+      f.if(i32.gt_s(headDim, nRot), () => {
+        const restStart = i32.add(i32.mul(item, headDim), nRot);
+        memory.copy(addressAt(out, restStart, 4), addressAt(x, restStart, 4), ptr.fromI32(rest));
+      });
+    });
+  },
+};
+
+const gatherRows: Kernel = {
+  op: 'gatherRows',
+  dtypes: [],
+  params: { columns: 'i32' },
+  values: ({ out }) => ({ columns: columnsOf(out.tensor) }),
+  build(k) {
+    const out = k.out();
+    const x = k.input(0, 'x');
+    const ids = k.input(1, 'ids');
+    const columns = k.param('columns');
+    const rowBytes = k.f.let('rowBytes', ptr.fromI32(i32.shl(columns, 2)));
+    forEachRow(k, (row) => {
+      const source = addressAt(x, i32.load(addressAt(ids, row, 4)), rowBytes);
+      memory.copy(addressAt(out, row, rowBytes), source, rowBytes);
+    });
+  },
+};
+
+/** Blocks of 32 to 8 bits: scale = max|x| / 127, quants rounded to nearest (ties to even), and their sum. */
+const quantize: Kernel = {
+  op: 'quantize',
+  dtypes: [],
+  params: { nBlocks: 'i32' },
+  values: ({ out }) => ({ nBlocks: columnsOf(out.tensor) / 32 }),
+  build(k) {
+    const { f } = k;
+    const out = k.out();
+    const x = k.input(0, 'x');
+    const { from, to } = k.share(i32.mul(k.rows(), k.param('nBlocks')));
+    const block = f.local('i32', 'block');
+    const px = f.let('px', addressAt(x, from, 128));
+    const po = f.let('po', addressAt(out, from, Q8A_BLOCK_BYTES));
+    const v = f.localArray('v128', 'v', 8);
+    const max = f.local('v128', 'max');
+    const scale = f.local('f32', 'scale');
+    const inverse = f.local('v128', 'inverse');
+    f.for(block, { from, to }, () => {
+      v.forEach((x8, i) => x8.set(v128.load(px, 16 * i)));
+      max.set(f32x4.abs(v[0]!));
+      for (const x8 of v.slice(1)) max.set(f32x4.pmax(max, f32x4.abs(x8)));
+      scale.set(f32.div(maxLanes(f, max), f32.const(127)));
+      // A block of zeros has scale 0; the division's infinity is masked away, so that the quants are 0 as well.
+      const isNonZero = f32x4.ne(f32x4.splat(scale), v128.zero());
+      inverse.set(v128.and(f32x4.div(splatF32(1), f32x4.splat(scale)), isNonZero));
+      for (const x8 of v) x8.set(i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.mul(x8, inverse))));
+      f32.store(po, scale);
+      const sum = v.slice(1).reduce<ReturnType<typeof i32x4.add>>((s, x8) => i32x4.add(s, x8), v[0]!);
+      i32.store(po, i32x4.extract_lane(sumLanesI32(f, sum), 0), 4);
+      const narrow = (i: number) => i16x8.narrow_i32x4_s(v[i]!, v[i + 1]!);
+      v128.store(po, i8x16.narrow_i16x8_s(narrow(0), narrow(2)), 8);
+      v128.store(po, i8x16.narrow_i16x8_s(narrow(4), narrow(6)), 24);
+      px.set(ptr.add(px, 128));
+      po.set(ptr.add(po, Q8A_BLOCK_BYTES));
+    });
+  },
+};
+
+const clear: Kernel = {
+  op: 'clear',
+  dtypes: [],
+  params: { nLines: 'i32' },
+  values: ({ out }) => ({ nLines: out.sizeBytes / 64 }),
+  build(k) {
+    const out = k.out();
+    const { from, to } = k.share(k.param('nLines'));
+    memory.fill(addressAt(out, from, 64), 0, ptr.shl(ptr.fromI32(i32.sub(to, from)), 6));
+  },
+};
+
+export const ROW_KERNELS: readonly Kernel[] = [rmsNorm, rope, gatherRows, quantize, clear];

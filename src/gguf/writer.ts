@@ -1,0 +1,171 @@
+// Writes a GGUF v3 file in memory: metadata and tensors → bytes that `readGguf`, llama.cpp and others read. The inverse
+// of the reader, for tests and for export; a file of many gigabytes would want a streaming writer instead.
+
+import { BLOCK_FORMATS } from '../base/dtype.ts';
+import type { DType } from '../base/dtype.ts';
+import { OptionError, ShapeError } from '../base/errors.ts';
+import { ALIGNMENT_KEY, DEFAULT_ALIGNMENT, isAlignment } from './metadata-reader.ts';
+import { quote } from './metadata.ts';
+import { alignUp } from './tensor-reader.ts';
+import { NUMBER_FORMATS, VALUE_TYPES } from './value-types.ts';
+import type { ArrayEntry, MetadataEntry, NumberType, ValueType } from './value-types.ts';
+
+export interface TensorData {
+  readonly name: string;
+  readonly dtype: DType;
+  /** Row-major, columns last, at most 4 dimensions; a row is a whole number of blocks. */
+  readonly shape: readonly number[];
+  /** The blocks of all rows, one after the other. */
+  readonly bytes: Uint8Array;
+}
+
+export interface GgufContent {
+  /** Written in this order; `metadata.entries()` of a file that was read fits, as does `Object.entries(…)`. */
+  readonly metadata: Iterable<readonly [string, MetadataEntry]>;
+  readonly tensors: readonly TensorData[];
+  /** Of tensor data, in bytes, written as general.alignment. By default what the metadata says, or 32. */
+  readonly alignment?: number;
+}
+
+/**
+ * The bytes of a GGUF file.
+ * @throws {OptionError} for a key or name given twice, a number that its type cannot hold, an impossible alignment
+ * @throws {ShapeError} for a tensor whose bytes do not fit its shape and dtype
+ */
+export function writeGguf(content: GgufContent): Uint8Array<ArrayBuffer> {
+  const entries = uniqueByName('metadata key', content.metadata);
+  if (content.alignment !== undefined) entries.set(ALIGNMENT_KEY, { type: 'u32', value: content.alignment });
+  const alignment = entries.get(ALIGNMENT_KEY)?.value ?? DEFAULT_ALIGNMENT;
+  if (!isAlignment(alignment)) throw new OptionError(`"alignment" expected a power of two, got ${String(alignment)}`);
+  const tensors = uniqueByName(
+    'tensor',
+    content.tensors.map((tensor) => [tensor.name, tensor] as const),
+  );
+
+  const out = new ByteWriter();
+  out.raw(new TextEncoder().encode('GGUF'));
+  out.number('u32', 3);
+  out.number('u64', tensors.size);
+  out.number('u64', entries.size);
+  for (const [key, entry] of entries) {
+    out.string(key);
+    out.type(entry.type);
+    writeValue(out, entry, key);
+  }
+  let dataBytes = 0;
+  for (const tensor of tensors.values()) {
+    writeDescriptor(out, tensor, dataBytes);
+    dataBytes = alignUp(dataBytes + tensor.bytes.length, alignment);
+  }
+  out.padTo(alignment);
+  for (const tensor of tensors.values()) {
+    out.raw(tensor.bytes);
+    out.padTo(alignment);
+  }
+  return out.finish();
+}
+
+function uniqueByName<T>(what: string, named: Iterable<readonly [string, T]>): Map<string, T> {
+  const map = new Map<string, T>();
+  for (const [name, value] of named) {
+    if (map.has(name)) throw new OptionError(`${what} ${quote(name)} is given twice; give it once`);
+    map.set(name, value);
+  }
+  return map;
+}
+
+function writeDescriptor(out: ByteWriter, { name, dtype, shape, bytes }: TensorData, dataOffsetBytes: number): void {
+  const { ggmlType, blockElements, blockBytes } = BLOCK_FORMATS[dtype];
+  const nElements = shape.reduce((product, dimension) => product * dimension, 1);
+  const fits = shape.length <= 4 && (shape.at(-1) ?? 1) % blockElements === 0;
+  if (!fits || bytes.length !== (nElements / blockElements) * blockBytes || bytes.length === 0) {
+    const expected = `at most 4 dimensions, rows of a multiple of ${blockElements} elements, ${blockBytes} bytes for those`;
+    throw new ShapeError(
+      `tensor ${quote(name)}: ${dtype} expected ${expected}; got [${shape}] in ${bytes.length} bytes`,
+    );
+  }
+  out.string(name);
+  out.number('u32', shape.length);
+  for (const dimension of shape.toReversed()) out.number('u64', dimension);
+  out.number('u32', ggmlType);
+  out.number('u64', dataOffsetBytes);
+}
+
+function writeValue(out: ByteWriter, entry: MetadataEntry, key: string): void {
+  if (entry.type === 'string') out.string(entry.value);
+  else if (entry.type === 'bool') out.number('u8', Number(entry.value));
+  else if (entry.type === 'array') writeArray(out, entry, key);
+  else writeNumber(out, entry.type, entry.value, key);
+}
+
+function writeArray(out: ByteWriter, entry: ArrayEntry, key: string): void {
+  out.type(entry.elementType);
+  out.number('u64', entry.value.length);
+  if (entry.elementType === 'string') for (const text of entry.value) out.string(text);
+  else if (entry.elementType === 'bool') for (const flag of entry.value) out.number('u8', Number(flag));
+  else if (entry.elementType === 'array') for (const inner of entry.value) writeArray(out, inner, key);
+  else for (const value of entry.value) writeNumber(out, entry.elementType, value, key);
+}
+
+function writeNumber(out: ByteWriter, type: NumberType, value: number | bigint, key: string): void {
+  // Floats are rounded; an integer has to be one, and to be read back as what was given.
+  const isFloat = type === 'f32' || type === 'f64';
+  const isInteger = typeof value === 'bigint' || Number.isInteger(value);
+  if (isFloat || isInteger) {
+    const written = out.number(type, value);
+    if (isFloat || BigInt(written) === BigInt(value)) return;
+  }
+  throw new OptionError(`metadata ${quote(key)} expected a value that fits ${type}, got ${value}; choose another type`);
+}
+
+/** Bytes that grow by doubling. */
+class ByteWriter {
+  #bytes = new Uint8Array(4096);
+  #view = new DataView(this.#bytes.buffer);
+  #length = 0;
+  readonly #encoder = new TextEncoder();
+
+  raw(bytes: Uint8Array): void {
+    const start = this.#grow(bytes.length);
+    this.#bytes.set(bytes, start);
+  }
+
+  /** Returns the number as it can be read back. */
+  number(type: NumberType, value: number | bigint): number | bigint {
+    const { bytes, write, read } = NUMBER_FORMATS[type];
+    const at = this.#grow(bytes);
+    write(this.#view, at, value);
+    return read(this.#view, at);
+  }
+
+  type(type: ValueType): void {
+    this.number('u32', VALUE_TYPES.indexOf(type));
+  }
+
+  string(text: string): void {
+    const bytes = this.#encoder.encode(text);
+    this.number('u64', bytes.length);
+    this.raw(bytes);
+  }
+
+  padTo(alignment: number): void {
+    this.#grow(alignUp(this.#length, alignment) - this.#length);
+  }
+
+  finish(): Uint8Array<ArrayBuffer> {
+    return this.#bytes.slice(0, this.#length);
+  }
+
+  /** Makes room for `nBytes` zeros at the end and returns where they start. */
+  #grow(nBytes: number): number {
+    const start = this.#length;
+    this.#length += nBytes;
+    if (this.#length > this.#bytes.length) {
+      const wider = new Uint8Array(Math.max(this.#length, 2 * this.#bytes.length));
+      wider.set(this.#bytes);
+      this.#bytes = wider;
+      this.#view = new DataView(wider.buffer);
+    }
+    return start;
+  }
+}

@@ -1,0 +1,54 @@
+// Cutting at special tokens against llama.cpp's rule spelled out: for each token, longest first, split what is left.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { SpecialTokens } from './special-tokens.ts';
+
+function splitOneAfterTheOther(text: string, tokens: readonly string[]): (string | number)[] {
+  let parts: (string | number)[] = [text];
+  const ids = [...tokens.keys()].sort((a, b) => tokens[b]!.length - tokens[a]!.length || a - b);
+  for (const id of ids) {
+    parts = parts.flatMap((part) => {
+      if (typeof part === 'number') return [part];
+      return part.split(tokens[id]!).flatMap((rest, i) => (i === 0 ? [rest] : [id, rest]));
+    });
+  }
+  return parts.filter((part) => part !== '');
+}
+
+test('overlapping special tokens resolve as if the text were split at each, longest first', () => {
+  const word = fc.string({ unit: fc.constantFrom('a', 'b', 'c'), minLength: 1, maxLength: 5 });
+  const text = fc.string({ unit: fc.constantFrom('a', 'b', 'c', 'd'), maxLength: 40 });
+  fc.assert(
+    fc.property(fc.uniqueArray(word, { maxLength: 12 }), text, (tokens, input) => {
+      const special = new SpecialTokens(tokens, [...tokens.keys()]);
+      assert.deepEqual(special.split(input), splitOneAfterTheOther(input, tokens));
+    }),
+    { seed: 3, numRuns: 2000 },
+  );
+});
+
+test('only the selected ids are looked for, and a token without text never matches', () => {
+  const special = new SpecialTokens(['', '<a>', '<b>'], [0, 2]);
+  assert.deepEqual(special.split('x<a><b>y'), ['x<a>', 2, 'y']);
+});
+
+test('of two tokens with the same text the lower id is found', () => {
+  assert.deepEqual(new SpecialTokens(['<a>', '<a>'], [1, 0]).split('<a>'), [1]);
+  assert.deepEqual(new SpecialTokens(['<a>', '<a>'], [0, 1]).split('<a>'), [0]);
+});
+
+test('an empty text has no parts', () => {
+  assert.deepEqual(new SpecialTokens(['<a>'], [0]).split(''), []);
+});
+
+test('a million newlines are cut at tokens of 1 to 31 newlines without quadratic work', () => {
+  const tokens = Array.from({ length: 31 }, (_, i) => '\n'.repeat(i + 1));
+  const special = new SpecialTokens(tokens, [...tokens.keys()]);
+  const start = performance.now();
+  const parts = special.split('\n'.repeat(1_000_000));
+  assert.ok(performance.now() - start < 5000);
+  assert.equal(parts.length, Math.ceil(1_000_000 / 31));
+  assert.equal(parts.at(-1), (1_000_000 % 31) - 1);
+});

@@ -1,0 +1,116 @@
+// Cuts a text at the special tokens that are spelled out in it, before any algorithm sees the rest. Overlaps resolve
+// as in llama.cpp: the longest token anywhere in the text goes first, then the lowest id, then the leftmost place.
+// (Length in UTF-16 units; llama.cpp counts UTF-8 bytes and leaves the order of equally long tokens open.)
+
+import { MinHeap } from './min-heap.ts';
+
+interface Special {
+  readonly id: number;
+  readonly text: string;
+  /** Place in the order of precedence; 0 goes first. */
+  readonly order: number;
+  /** The longest other special token that this one begins with. */
+  readonly shorter: Special | undefined;
+}
+
+/** A tree over UTF-16 units; `special` is the token that ends at the node. */
+interface TrieNode {
+  readonly children: Map<number, TrieNode>;
+  special: Special | undefined;
+}
+
+/** Finds special tokens in text; made once a vocabulary and selection of ids. Ids without text never match. */
+export class SpecialTokens {
+  readonly #byOrder: Special[] = [];
+  readonly #root: TrieNode = { children: new Map(), special: undefined };
+
+  /** @param tokens  all texts of the vocabulary; `ids` selects those to look for */
+  constructor(tokens: readonly string[], ids: readonly number[]) {
+    const texts = new Map<string, number>();
+    for (const id of ids) {
+      const text = tokens[id]!;
+      if (text !== '' && !texts.has(text)) texts.set(text, id);
+    }
+    const shortestFirst = [...texts].sort(([a, aId], [b, bId]) => a.length - b.length || bId - aId);
+    // Shortest first, so that the tokens which a token begins with are in the tree when it comes.
+    for (const [i, [text, id]] of shortestFirst.entries()) this.#add(text, id, texts.size - 1 - i);
+  }
+
+  /**
+   * Cuts `text` into what is ordinary (strings, never empty) and the ids of special tokens, in order.
+   * O(n) for n UTF-16 units and tokens of bounded length, plus O(m log m) for m places where one could be.
+   */
+  split(text: string): (string | number)[] {
+    const candidates = this.#findLongest(text);
+    if (candidates.length === 0) return text === '' ? [] : [text];
+    const chosen = this.#resolve(text.length, candidates);
+    const parts: (string | number)[] = [];
+    let end = 0;
+    for (const { start, special } of chosen) {
+      if (start > end) parts.push(text.slice(end, start));
+      parts.push(special.id);
+      end = start + special.text.length;
+    }
+    if (end < text.length) parts.push(text.slice(end));
+    return parts;
+  }
+
+  #add(text: string, id: number, order: number): void {
+    let node = this.#root;
+    let shorter: Special | undefined;
+    for (let i = 0; i < text.length; i++) {
+      shorter = node.special ?? shorter;
+      const unit = text.charCodeAt(i);
+      let child = node.children.get(unit);
+      if (!child) node.children.set(unit, (child = { children: new Map(), special: undefined }));
+      node = child;
+    }
+    node.special = { id, text, order, shorter };
+    this.#byOrder[order] = node.special;
+  }
+
+  /** Every place where a special token begins, with the longest one there. */
+  #findLongest(text: string): Match[] {
+    const matches: Match[] = [];
+    if (this.#root.children.size === 0) return matches;
+    for (let start = 0; start < text.length; start++) {
+      let special: Special | undefined;
+      let node = this.#root.children.get(text.charCodeAt(start));
+      for (let i = start + 1; node; i++) {
+        special = node.special ?? special;
+        node = i < text.length ? node.children.get(text.charCodeAt(i)) : undefined;
+      }
+      if (special) matches.push({ start, special });
+    }
+    return matches;
+  }
+
+  /** The matches that stand after each, best first, took its place; one that no longer fits makes way for a shorter. */
+  #resolve(length: number, candidates: readonly Match[]): Match[] {
+    const taken = new Uint8Array(length);
+    const queue = new MinHeap(candidates.length);
+    for (const { start, special } of candidates) queue.push(special.order * length + start);
+    const chosen: Match[] = [];
+    while (queue.size > 0) {
+      const key = queue.pop();
+      const start = key % length;
+      if (taken[start]) continue;
+      const special = this.#byOrder[(key - start) / length]!;
+      // What is taken is at least as long, so it cannot lie inside: looking at both ends is enough.
+      let fitting: Special | undefined = special;
+      while (fitting && taken[start + fitting.text.length - 1]) fitting = fitting.shorter;
+      if (fitting === special) {
+        taken.fill(1, start, start + special.text.length);
+        chosen.push({ start, special });
+      } else if (fitting) {
+        queue.push(fitting.order * length + start);
+      }
+    }
+    return chosen.sort((a, b) => a.start - b.start);
+  }
+}
+
+interface Match {
+  readonly start: number;
+  readonly special: Special;
+}

@@ -1,0 +1,133 @@
+// Text ↔ token ids. `createTokenizer` picks the algorithm by the vocabulary's model and puts around it what all share:
+// cutting out special tokens, BOS and EOS, and decoding that never shows half a character. Knows neither files nor
+// models; the vocabulary comes from `vocabulary.ts`.
+
+import { OptionError, UnsupportedError } from '../base/errors.ts';
+import { SpecialTokens } from './special-tokens.ts';
+import { createSpm } from './spm.ts';
+import { createStreamDecoder, type StreamDecoder } from './stream-decoder.ts';
+import type { TextCodec } from './text-codec.ts';
+import { TOKEN_TYPE, tokenTypesOf, type Vocabulary } from './vocabulary.ts';
+
+export interface EncodeOptions {
+  /** Whether BOS and EOS are added where the model wants them. Default true. */
+  addSpecial?: boolean;
+  /**
+   * Whether control tokens spelled out in the text, like `</s>`, become those tokens. Default false: they stay text,
+   * which is what foreign text needs. User-defined tokens are always recognised.
+   */
+  parseSpecial?: boolean;
+}
+
+export interface DecodeOptions {
+  /** Whether control and unknown tokens are left out of the text. Default true. */
+  skipSpecial?: boolean;
+}
+
+export interface DecoderOptions extends DecodeOptions {
+  /** Whether the tokens go on from earlier ones, so that a space at the beginning is text. Default false. */
+  continuation?: boolean;
+}
+
+export interface Tokenizer {
+  readonly nVocab: number;
+  readonly bosId: number | undefined;
+  readonly eosId: number | undefined;
+  readonly eotId: number | undefined;
+  readonly unknownId: number | undefined;
+  /** Whether `encode` puts BOS first (EOS last) unless told not to. */
+  readonly addBos: boolean;
+  readonly addEos: boolean;
+  /** Ids of `text`, in O(n log n); lone surrogates count as U+FFFD. */
+  encode(text: string, options?: EncodeOptions): number[];
+  /**
+   * Text of whole tokens; invalid UTF-8 becomes U+FFFD, as TextDecoder has it. The space that `encode` puts before the
+   * text is dropped again, also behind a skipped BOS (there SentencePiece drops it and llama.cpp does not).
+   */
+  decode(ids: Iterable<number>, options?: DecodeOptions): string;
+  /** Decodes one token at a time; all pushes and the flush together give the same text as `decode`. */
+  createDecoder(options?: DecoderOptions): StreamDecoder;
+  /** The bytes that a token stands for (its name, for control tokens): read only, shared. */
+  pieceBytes(id: number): Uint8Array;
+  isControl(id: number): boolean;
+  isEndOfGeneration(id: number): boolean;
+}
+
+type CodecFactory = (vocabulary: Vocabulary, tokenTypes: ArrayLike<number>) => TextCodec;
+
+/** The algorithms, by `tokenizer.ggml.model`. */
+const CODECS: ReadonlyMap<string, CodecFactory> = new Map([['llama', createSpm]]);
+
+/**
+ * @param vocabulary  checked, as `readVocabulary` gives it
+ * @throws {UnsupportedError} UNSUPPORTED_TOKENIZER for a model without an algorithm here
+ */
+export function createTokenizer(vocabulary: Vocabulary): Tokenizer {
+  const { model, tokens, bosId, eosId, eotId, unknownId, addBos, addEos, endOfGenerationIds = [] } = vocabulary;
+  const nVocab = tokens.length;
+  const types = tokenTypesOf(vocabulary);
+  const codec = findCodec(model)(vocabulary, types);
+  const ends = new Set([eosId, eotId, ...endOfGenerationIds]);
+  const pieces: Uint8Array[] = [];
+  const nothing = new Uint8Array(0);
+
+  const idsOfTypes = (...wanted: number[]): number[] =>
+    tokens.flatMap((_, id) => (wanted.includes(types[id]!) ? [id] : []));
+  const userDefined = new SpecialTokens(tokens, idsOfTypes(TOKEN_TYPE.userDefined));
+  const special = new SpecialTokens(tokens, idsOfTypes(TOKEN_TYPE.userDefined, TOKEN_TYPE.control, TOKEN_TYPE.unknown));
+
+  const pieceBytes = (id: number): Uint8Array => {
+    if (!Number.isInteger(id) || id < 0 || id >= nVocab) {
+      throw new OptionError(`token id expected an integer from 0 to ${nVocab - 1}, got ${id}`, { id, nVocab });
+    }
+    return (pieces[id] ??= codec.pieceBytes(id));
+  };
+  const shownBytes = (id: number): Uint8Array => {
+    const bytes = pieceBytes(id);
+    return types[id] === TOKEN_TYPE.control || types[id] === TOKEN_TYPE.unknown ? nothing : bytes;
+  };
+
+  const tokenizer: Tokenizer = {
+    nVocab,
+    bosId,
+    eosId,
+    eotId,
+    unknownId,
+    addBos,
+    addEos,
+    encode(text, { addSpecial = true, parseSpecial = false } = {}) {
+      const ids: number[] = [];
+      if (addSpecial && addBos) ids.push(bosId!);
+      for (const part of (parseSpecial ? special : userDefined).split(text.toWellFormed())) {
+        if (typeof part === 'number') ids.push(part);
+        else codec.encode(part, ids);
+      }
+      if (addSpecial && addEos) ids.push(eosId!);
+      return ids;
+    },
+    decode(ids, options) {
+      const decoder = tokenizer.createDecoder(options);
+      let text = '';
+      for (const id of ids) text += decoder.push(id);
+      return text + decoder.flush();
+    },
+    createDecoder({ skipSpecial = true, continuation = false } = {}) {
+      return createStreamDecoder(skipSpecial ? shownBytes : pieceBytes, codec.stripsLeadingSpace && !continuation);
+    },
+    pieceBytes,
+    isControl: (id) => types[id] === TOKEN_TYPE.control,
+    isEndOfGeneration: (id) => ends.has(id),
+  };
+  return tokenizer;
+}
+
+function findCodec(model: string): CodecFactory {
+  const createCodec = CODECS.get(model);
+  if (createCodec) return createCodec;
+  const supported = [...CODECS.keys()].join(', ');
+  throw new UnsupportedError(
+    'UNSUPPORTED_TOKENIZER',
+    `tokenizer "${model}" is not supported; supported: ${supported} (SentencePiece BPE)`,
+    { model, supported },
+  );
+}

@@ -1,0 +1,109 @@
+// The door from GGUF metadata to a vocabulary: defaults, and refusal of what cannot be right.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { GgufError } from '../base/errors.ts';
+import { readVocabulary, TOKEN_TYPE, tokenTypesOf, type MetadataReader } from './vocabulary.ts';
+
+const TOKENS = ['<unk>', '<s>', '</s>', 'a'];
+
+function metadataOf(entries: Record<string, unknown>): MetadataReader {
+  const values = new Map(Object.entries({ model: 'llama', tokens: TOKENS, ...entries }));
+  const get = <T>(key: string, fallback?: T): T => {
+    const value = (values.get(key.replace('tokenizer.ggml.', '')) ?? fallback) as T | undefined;
+    assert.notEqual(value, undefined, `the test has no ${key}`);
+    return value!;
+  };
+  const has = (key: string): boolean => values.has(key.replace('tokenizer.ggml.', ''));
+  return { has, getString: get, getNumber: get, getBoolean: get, getStrings: get, getNumbers: get };
+}
+
+const rejects = (entries: Record<string, unknown>, code: string, message: RegExp): void => {
+  assert.throws(
+    () => readVocabulary(metadataOf(entries)),
+    (error: unknown) => error instanceof GgufError && error.code === code && message.test(error.message),
+  );
+};
+
+test('a llama vocabulary that says nothing gets the defaults of llama.cpp', () => {
+  const { bosId, eosId, eotId, unknownId, addBos, addEos, addSpacePrefix } = readVocabulary(metadataOf({}));
+  assert.deepEqual(
+    { bosId, eosId, eotId, unknownId, addBos, addEos, addSpacePrefix },
+    { bosId: 1, eosId: 2, eotId: undefined, unknownId: 0, addBos: true, addEos: false, addSpacePrefix: true },
+  );
+});
+
+test('what the metadata says goes before the defaults', () => {
+  const vocabulary = readVocabulary(
+    metadataOf({
+      bos_token_id: 3,
+      eot_token_id: 1,
+      add_bos_token: false,
+      add_eos_token: true,
+      add_space_prefix: false,
+      pre: 'default',
+      scores: [0, -1, -2, -3],
+    }),
+  );
+  assert.equal(vocabulary.bosId, 3);
+  assert.equal(vocabulary.eotId, 1);
+  assert.equal(vocabulary.addBos, false);
+  assert.equal(vocabulary.addEos, true);
+  assert.equal(vocabulary.addSpacePrefix, false);
+  assert.equal(vocabulary.preTokenizer, 'default');
+  assert.deepEqual([...vocabulary.scores!], [0, -1, -2, -3]);
+});
+
+test('a tokenizer model without defaults adds nothing that the metadata does not name', () => {
+  const { bosId, unknownId, addBos, addSpacePrefix } = readVocabulary(metadataOf({ model: 'constructor' }));
+  assert.deepEqual([bosId, unknownId, addBos, addSpacePrefix], [undefined, undefined, false, false]);
+});
+
+test('a default id that the vocabulary is too small for does not count', () => {
+  const vocabulary = readVocabulary(metadataOf({ tokens: ['<unk>'], add_bos_token: false }));
+  assert.deepEqual([vocabulary.unknownId, vocabulary.bosId, vocabulary.eosId], [0, undefined, undefined]);
+});
+
+test('tokens known to end a turn are found by their text and become control tokens', () => {
+  const tokens = [...TOKENS, '<|im_end|>'];
+  const vocabulary = readVocabulary(metadataOf({ tokens, token_type: [2, 3, 3, 1, 1], eom_token_id: 3 }));
+  assert.deepEqual(vocabulary.endOfGenerationIds, [2, 4, 3]);
+  assert.deepEqual([...vocabulary.tokenTypes!], [2, 3, 3, 1, 3]);
+});
+
+test('rejects a vocabulary without tokens', () => {
+  rejects({ tokens: [] }, 'GGUF_INVALID', /tokens.*at least one token/);
+});
+
+test('rejects scores that are not one a token', () => {
+  rejects({ scores: [0, 1, 2] }, 'GGUF_INVALID', /scores.*4 values.*got 3/);
+});
+
+test('rejects a score that is no number', () => {
+  rejects({ scores: [0, 1, Number.NaN, 3] }, 'GGUF_INVALID', /scores.*NaN for token 2/);
+});
+
+test('rejects types that are not one a token', () => {
+  rejects({ token_type: [1, 1, 1, 1, 1] }, 'GGUF_INVALID', /token_type.*4 values.*got 5/);
+});
+
+test('rejects special ids outside the vocabulary', () => {
+  for (const id of [4, -1, 1.5, 0xffffffff]) {
+    rejects({ eos_token_id: id }, 'GGUF_INVALID', /eos_token_id.*from 0 to 3/);
+  }
+});
+
+test('rejects adding a BOS that is not named', () => {
+  rejects({ tokens: ['a'], add_bos_token: true }, 'GGUF_INVALID', /bos_token_id.*to be added/);
+});
+
+test('rejects a token of a length that no real vocabulary has', () => {
+  rejects({ tokens: [...TOKENS.slice(1), 'a'.repeat(1025)] }, 'GGUF_LIMIT', /at most 1024.*token 3 has 1025/);
+});
+
+test('without types, byte and special tokens are told by their texts and ids', () => {
+  const tokens = [...TOKENS, '<0x0A>', '<0xZZ>'];
+  const { unknown, control, normal, byte } = TOKEN_TYPE;
+  const types = tokenTypesOf(readVocabulary(metadataOf({ tokens })));
+  assert.deepEqual(Array.from(types), [unknown, control, control, normal, byte, normal]);
+});

@@ -1,0 +1,193 @@
+// The plain description of a vocabulary that every tokenizer here is made from, and its reading from GGUF metadata
+// (the keys tokenizer.ggml.*, with llama.cpp's defaults). This is the door: what comes out has been checked, and the
+// algorithms trust it. Does not know the GGUF reader, only the getters it needs from one.
+
+import { GgufError } from '../base/errors.ts';
+
+/** What a token is, numbered as in `tokenizer.ggml.token_type` (and as in SentencePiece). */
+export const TOKEN_TYPE = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
+
+export interface Vocabulary {
+  /** The algorithm, in GGUF's words: `llama` (SPM), `gpt2` (BPE), `bert` (WordPiece), `t5` (Unigram). */
+  readonly model: string;
+  /** Text of each token; the index is the id. SPM writes a space as U+2581. */
+  readonly tokens: readonly string[];
+  /** One a token, or absent (all equal); higher merges earlier. */
+  readonly scores?: Float32Array | readonly number[];
+  /** One of TOKEN_TYPE a token; absent means that nothing is known and the texts have to tell. */
+  readonly tokenTypes?: Int32Array | readonly number[];
+  readonly merges?: readonly string[];
+  readonly bosId?: number;
+  readonly eosId?: number;
+  readonly eotId?: number;
+  readonly unknownId?: number;
+  /** Further ids that end a generation; EOS and EOT always do. */
+  readonly endOfGenerationIds?: readonly number[];
+  readonly addBos: boolean;
+  readonly addEos: boolean;
+  readonly addSpacePrefix: boolean;
+  readonly preTokenizer?: string;
+}
+
+/** What `readVocabulary` needs. The getters throw when a value is missing (and has no fallback) or of another type. */
+export interface MetadataReader {
+  has(key: string): boolean;
+  getString(key: string, fallback?: string): string;
+  getNumber(key: string, fallback?: number): number;
+  getBoolean(key: string, fallback?: boolean): boolean;
+  getStrings(key: string): readonly string[];
+  getNumbers(key: string): ArrayLike<number>;
+}
+
+/**
+ * Longest token, in UTF-16 units. Real vocabularies stay below 300; matching costs up to this much per character of
+ * text, so a hostile file must not choose it.
+ */
+const TOKEN_LENGTH_MAX = 1024;
+
+const BYTE_TOKEN = /^<0x([0-9a-f]{2})>$/i;
+
+type Defaults = Pick<Vocabulary, 'bosId' | 'eosId' | 'unknownId' | 'addBos' | 'addEos' | 'addSpacePrefix'>;
+
+/** llama.cpp's defaults by tokenizer model; a default id that the vocabulary is too small for does not count. */
+const DEFAULTS: ReadonlyMap<string, Defaults> = new Map([
+  ['llama', { bosId: 1, eosId: 2, unknownId: 0, addBos: true, addEos: false, addSpacePrefix: true }],
+]);
+const OTHER_DEFAULTS: Defaults = { addBos: false, addEos: false, addSpacePrefix: false };
+
+/**
+ * Texts by which llama.cpp recognises tokens that end a turn or a generation, because files rarely say so by id. They
+ * count as control tokens even where the file calls them normal.
+ */
+const END_OF_GENERATION_TEXTS: ReadonlySet<string> = new Set([
+  '</s>',
+  '<eos>',
+  '[EOS]',
+  '<|endoftext|>',
+  '<|end_of_text|>',
+  '<|eot_id|>',
+  '<|eom_id|>',
+  '<|im_end|>',
+  '<|end|>',
+  '<end_of_turn>',
+  '<end_of_utterance>',
+  '<EOT>',
+  '_<EOT>',
+  '[EOT]',
+]);
+
+/**
+ * Reads the vocabulary of a model from its GGUF metadata.
+ * @throws {GgufError} GGUF_INVALID when lists disagree in length, an id lies outside the vocabulary, a score is not a
+ *   number, or a token to be added is not named; GGUF_LIMIT for a token longer than 1024 UTF-16 units
+ */
+export function readVocabulary(metadata: MetadataReader): Vocabulary {
+  const model = metadata.getString('tokenizer.ggml.model');
+  const defaults = DEFAULTS.get(model) ?? OTHER_DEFAULTS;
+  const tokens = readTokens(metadata);
+  const nVocab = tokens.length;
+
+  const readId = (name: string, fallback?: number): number | undefined => {
+    const key = `tokenizer.ggml.${name}_token_id`;
+    if (!metadata.has(key)) return fallback !== undefined && fallback < nVocab ? fallback : undefined;
+    const id = metadata.getNumber(key);
+    if (!Number.isInteger(id) || id < 0 || id >= nVocab) {
+      throw invalid(key, `a token id from 0 to ${nVocab - 1}`, id);
+    }
+    return id;
+  };
+
+  const endOfGenerationIds = tokens.flatMap((text, id) => (END_OF_GENERATION_TEXTS.has(text) ? [id] : []));
+  const vocabulary: Vocabulary = {
+    model,
+    tokens,
+    scores: readScores(metadata, nVocab),
+    tokenTypes: readTokenTypes(metadata, nVocab, endOfGenerationIds),
+    merges: metadata.has('tokenizer.ggml.merges') ? metadata.getStrings('tokenizer.ggml.merges') : undefined,
+    bosId: readId('bos', defaults.bosId),
+    eosId: readId('eos', defaults.eosId),
+    eotId: readId('eot'),
+    unknownId: readId('unknown', defaults.unknownId),
+    endOfGenerationIds: [...endOfGenerationIds, ...[readId('eom')].filter((id) => id !== undefined)],
+    addBos: metadata.getBoolean('tokenizer.ggml.add_bos_token', defaults.addBos),
+    addEos: metadata.getBoolean('tokenizer.ggml.add_eos_token', defaults.addEos),
+    addSpacePrefix: metadata.getBoolean('tokenizer.ggml.add_space_prefix', defaults.addSpacePrefix),
+    preTokenizer: metadata.has('tokenizer.ggml.pre') ? metadata.getString('tokenizer.ggml.pre') : undefined,
+  };
+  for (const [flag, id, name] of [
+    [vocabulary.addBos, vocabulary.bosId, 'bos'],
+    [vocabulary.addEos, vocabulary.eosId, 'eos'],
+  ] as const) {
+    if (flag && id === undefined)
+      throw invalid(`tokenizer.ggml.${name}_token_id`, `an id, as it is to be added`, 'none');
+  }
+  return vocabulary;
+}
+
+function readTokens(metadata: MetadataReader): readonly string[] {
+  const key = 'tokenizer.ggml.tokens';
+  const tokens = metadata.getStrings(key);
+  if (tokens.length === 0) throw invalid(key, 'at least one token', 'an empty list');
+  const id = tokens.findIndex((text) => text.length > TOKEN_LENGTH_MAX);
+  if (id >= 0) {
+    const length = tokens[id]!.length;
+    throw new GgufError(
+      'GGUF_LIMIT',
+      `"${key}" expected tokens of at most ${TOKEN_LENGTH_MAX} UTF-16 units, token ${id} has ${length}`,
+      { field: key, index: id, value: length, limit: TOKEN_LENGTH_MAX },
+    );
+  }
+  return tokens;
+}
+
+function readScores(metadata: MetadataReader, nVocab: number): Float32Array | undefined {
+  const key = 'tokenizer.ggml.scores';
+  if (!metadata.has(key)) return undefined;
+  const scores = Float32Array.from(metadata.getNumbers(key));
+  if (scores.length !== nVocab) throw invalid(key, `${nVocab} values, one a token`, scores.length);
+  const id = scores.findIndex(Number.isNaN);
+  if (id >= 0) throw invalid(key, `numbers`, `NaN for token ${id}`);
+  return scores;
+}
+
+function readTokenTypes(
+  metadata: MetadataReader,
+  nVocab: number,
+  endOfGenerationIds: readonly number[],
+): Int32Array | undefined {
+  const key = 'tokenizer.ggml.token_type';
+  if (!metadata.has(key)) return undefined;
+  const types = Int32Array.from(metadata.getNumbers(key));
+  if (types.length !== nVocab) throw invalid(key, `${nVocab} values, one a token`, types.length);
+  for (const id of endOfGenerationIds) types[id] = TOKEN_TYPE.control;
+  return types;
+}
+
+function invalid(field: string, expected: string, value: string | number): GgufError {
+  return new GgufError(
+    'GGUF_INVALID',
+    `"${field}" expected ${expected}, got ${value}; the file is damaged or was converted wrongly`,
+    { field, value },
+  );
+}
+
+/**
+ * The type of each token. Where the file does not say, the ids and texts must: BOS, EOS, EOT and other ends are
+ * control tokens, `<0x0A>` is a byte, everything else is normal.
+ */
+export function tokenTypesOf(vocabulary: Vocabulary): ArrayLike<number> {
+  const { tokens, tokenTypes, bosId, eosId, eotId, unknownId, endOfGenerationIds = [] } = vocabulary;
+  if (tokenTypes) return tokenTypes;
+  const types = Int32Array.from(tokens, (text) => (BYTE_TOKEN.test(text) ? TOKEN_TYPE.byte : TOKEN_TYPE.normal));
+  if (unknownId !== undefined) types[unknownId] = TOKEN_TYPE.unknown;
+  for (const id of [bosId, eosId, eotId, ...endOfGenerationIds]) {
+    if (id !== undefined) types[id] = TOKEN_TYPE.control;
+  }
+  return types;
+}
+
+/** The value of a byte token like `<0x0A>`, or undefined for any other text. */
+export function byteOf(text: string): number | undefined {
+  const match = BYTE_TOKEN.exec(text);
+  return match ? Number.parseInt(match[1]!, 16) : undefined;
+}
