@@ -1,2 +1,69 @@
-// The browser half of the platform.
-export {};
+// The browser half of the platform: Web Workers, isolation, cores. Files come as Blob or by URL, never by path.
+
+import type { ByteSource } from './base/byte-source.ts';
+import { UnsupportedError } from './base/errors.ts';
+import type { ParentPort, Platform, WorkerHandle } from './base/platform.ts';
+
+/** The parts of a worker's global scope that are used here; lib.dom describes the page's. */
+interface WorkerScope {
+  postMessage(message: unknown, transfer: Transferable[]): void;
+  addEventListener(type: 'message', listener: (event: MessageEvent) => void): void;
+  readonly document?: unknown;
+}
+
+const scope = globalThis as unknown as WorkerScope;
+const isPage = scope.document !== undefined;
+
+async function openFile(path: string): Promise<ByteSource> {
+  throw new UnsupportedError(
+    'UNSUPPORTED_FEATURE',
+    `a browser cannot open the path "${path}"; give a File, Blob or URL`,
+  );
+}
+
+function handleOf(worker: Worker): WorkerHandle {
+  return {
+    post: (message, transfer = []) => worker.postMessage(message, [...transfer]),
+    onMessage: (listener) => worker.addEventListener('message', (event) => listener(event.data)),
+    onError(listener) {
+      worker.addEventListener('error', (event) => listener(new Error(event.message || 'the worker could not start')));
+    },
+    keepAlive() {},
+    async terminate() {
+      worker.terminate();
+    },
+  };
+}
+
+/** A message to oneself comes back after what is queued, without the 4 ms that nested timers wait. */
+function yieldToEvents(): Promise<void> {
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(null);
+  });
+}
+
+export const platform: Platform = {
+  name: 'browser',
+  // Browsers count hyper-threads; half of them is the usual number of cores.
+  nPhysicalCore: () => Math.max(1, Math.ceil((navigator.hardwareConcurrency ?? 2) / 2)),
+  canShareMemory: () => typeof SharedArrayBuffer !== 'undefined' && globalThis.crossOriginIsolated === true,
+  canBlock: () => !isPage,
+  memoryBytes: () => undefined,
+  openFile,
+  yieldToEvents,
+  spawnEngineWorker: () => handleOf(new Worker(new URL('./worker.ts', import.meta.url), { type: 'module' })),
+  spawnPoolThread: () =>
+    handleOf(new Worker(new URL('./backend/wasm/pool-thread.ts', import.meta.url), { type: 'module' })),
+  parentPort(): ParentPort | undefined {
+    if (isPage) return undefined;
+    return {
+      post: (message, transfer = []) => scope.postMessage(message, [...transfer]),
+      onMessage: (listener) => scope.addEventListener('message', (event) => listener(event.data)),
+    };
+  },
+};

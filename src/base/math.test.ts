@@ -51,6 +51,15 @@ test('exp is exact at 0 and follows IEEE 754 at infinities and NaN', () => {
   assert.equal(math.exp(NaN), NaN);
 });
 
+test('expInPlace gives the bits of exp, and leaves what follows alone', () => {
+  const specials = [0, -0, Infinity, -Infinity, NaN, 709.782712893384, 709.79, 709.5, -745.13, -745.2, -744, -709, 0.3];
+  const inputs = Float64Array.from({ length: SAMPLES }, (_, i) => specials[i] ?? between(-750, 712));
+  const values = inputs.slice();
+  math.expInPlace(values, SAMPLES - 1);
+  for (let i = 0; i < SAMPLES - 1; i++) assert.ok(Object.is(values[i], math.exp(inputs[i]!)), `exp(${inputs[i]})`);
+  assert.equal(values[SAMPLES - 1], inputs[SAMPLES - 1]);
+});
+
 test('log agrees with Math.log to 2 ulp from subnormal to huge, and next to 1', () => {
   assertClose('log', 2, math.log, () => Math.exp(between(-744, 709)));
   assertClose('log', 2, math.log, () => between(0.5, 2));

@@ -65,7 +65,12 @@ export interface RandomState {
 }
 
 const BLOCK_WORDS = 4;
-const TWO_POW_32 = 2 ** 32;
+// As literals: the operator ** is the engine's pow.
+const TWO_POW_26 = 67108864;
+const TWO_POW_32 = 4294967296;
+const TWO_POW_MINUS_53 = 1.1102230246251565e-16;
+
+const single = new Float64Array(1);
 
 /** A sequence of random numbers, fixed by its seed and stream. Distinct streams of a seed are independent. */
 export class Random {
@@ -125,14 +130,13 @@ export class Random {
 
   /** The next 32 random bits, 0 .. 2^32 - 1. */
   uint32(): number {
-    if (this.#used === BLOCK_WORDS) this.#nextBlock();
-    return this.#block[this.#used++]!;
+    return this.#block[this.#advance()]!;
   }
 
   /** The next number of [0, 1), a multiple of 2^-53; draws two uint32. */
   uniform(): number {
-    const high = this.uint32() >>> 5;
-    return (high * 2 ** 26 + (this.uint32() >>> 6)) * 2 ** -53;
+    this.fillUniform(single);
+    return single[0]!;
   }
 
   /** The next number of a standard normal distribution (Box–Muller, one of the pair); draws four uint32. */
@@ -144,12 +148,22 @@ export class Random {
 
   /** Fills `out` with what `uniform()` would return. Allocates nothing, even where a returned double would be boxed. */
   fillUniform(out: Float64Array): void {
-    for (let i = 0; i < out.length; i++) out[i] = this.uniform();
+    for (let i = 0; i < out.length; i++) {
+      const high = this.#block[this.#advance()]! >>> 5;
+      const low = this.#block[this.#advance()]! >>> 6;
+      out[i] = (high * TWO_POW_26 + low) * TWO_POW_MINUS_53;
+    }
   }
 
   /** Fills `out` with what `normal()` would return, times `deviation`, plus `mean`. */
   fillNormal(out: Float32Array | Float64Array, mean = 0, deviation = 1): void {
     for (let i = 0; i < out.length; i++) out[i] = mean + deviation * this.normal();
+  }
+
+  /** Moves on by one word and returns its place in the block: an index, because a word may not fit a small integer. */
+  #advance(): number {
+    if (this.#used === BLOCK_WORDS) this.#nextBlock();
+    return this.#used++;
   }
 
   #nextBlock(): void {

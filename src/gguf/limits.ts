@@ -15,7 +15,7 @@ export interface GgufLimits {
   readonly stringBytes: number;
   /** Elements of one array. The largest real ones are merges of vocabularies with 262,144 tokens, about 600,000. */
   readonly arrayLength: number;
-  /** Arrays inside arrays, the outermost counted. The specification allows any depth; no known file uses more than 1. */
+  /** Arrays inside arrays, the outermost counted. The specification allows any depth, known files use 1. */
   readonly arrayDepth: number;
   /** Arrays in a file, nested ones included: an empty array is 12 bytes in the file and some 200 in memory. */
   readonly arrayCount: number;

@@ -81,7 +81,7 @@ export class Metadata {
     const got = describeEntry(entry);
     throw new GgufError(
       'GGUF_INVALID',
-      `${this.#sourceName}: metadata "${key}" expected ${expected}, got ${got}; convert the model again with a current converter`,
+      `${this.#sourceName}: metadata "${key}" expected ${expected}, got ${got}; convert the model again`,
       { source: this.#sourceName, field: key, value: got },
     );
   }
@@ -99,7 +99,7 @@ export function describeEntry(entry: MetadataEntry): string {
   return `${entry.type} ${text}`;
 }
 
-/** Text of a stranger's file for a message: cut, and with control characters escaped, since messages reach terminals. */
+/** Text from a file for a message: cut, and with control characters escaped, since messages reach terminals. */
 export function quote(text: string): string {
   return JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : text);
 }

@@ -1,6 +1,6 @@
-// Reads the head of a GGUF file (v2, v3): file bytes → metadata and tensor descriptors, all checked, so that the rest of
-// SmallMind can trust them. It reads a window from the start of the file and widens it as needed; of tensor data it sees
-// only what the window happens to cover. Which keys and tensors a model needs is not known here.
+// Reads the head of a GGUF file (v2, v3): file bytes → metadata and tensor descriptors, all checked, so that the rest
+// of SmallMind can trust them. It reads a window from the start of the file and widens it as needed; of tensor data it
+// sees only what the window happens to cover. Which keys and tensors a model needs is not known here.
 // Source: the GGUF specification (ggml, docs/gguf.md). Nothing of a hostile file is believed before it is checked.
 
 import type { ByteSource } from '../base/byte-source.ts';
@@ -9,6 +9,7 @@ import { Cursor, WindowTooShort } from './cursor.ts';
 import { GGUF_LIMITS } from './limits.ts';
 import type { GgufLimits } from './limits.ts';
 import { METADATA_ENTRY_BYTES_MIN, readMetadata } from './metadata-reader.ts';
+import { quote } from './metadata.ts';
 import type { Metadata } from './metadata.ts';
 import { readTensorInfos, TENSOR_INFO_BYTES_MIN } from './tensor-reader.ts';
 import type { TensorInfo } from './tensor-reader.ts';
@@ -72,7 +73,8 @@ export async function readTensorBytes(gguf: Gguf, info: TensorInfo): Promise<Uin
   try {
     bytes = new Uint8Array(info.sizeBytes);
   } catch (cause) {
-    const message = `${gguf.source.name}: no memory for the ${info.sizeBytes} bytes of tensor "${info.name}"; use a smaller model`;
+    const what = `the ${info.sizeBytes} bytes of tensor ${quote(info.name)}`;
+    const message = `${gguf.source.name}: no memory for ${what}; use a smaller model`;
     throw new SmallMindError('OUT_OF_MEMORY', message, { sizeBytes: info.sizeBytes }, { cause });
   }
   await gguf.source.read(info.offsetBytes, bytes);

@@ -79,7 +79,7 @@ function writeDescriptor(out: ByteWriter, { name, dtype, shape, bytes }: TensorD
   const nElements = shape.reduce((product, dimension) => product * dimension, 1);
   const fits = shape.length <= 4 && (shape.at(-1) ?? 1) % blockElements === 0;
   if (!fits || bytes.length !== (nElements / blockElements) * blockBytes || bytes.length === 0) {
-    const expected = `at most 4 dimensions, rows of a multiple of ${blockElements} elements, ${blockBytes} bytes for those`;
+    const expected = `at most 4 dimensions, rows of whole blocks (${blockElements} elements in ${blockBytes} bytes)`;
     throw new ShapeError(
       `tensor ${quote(name)}: ${dtype} expected ${expected}; got [${shape}] in ${bytes.length} bytes`,
     );

@@ -1,4 +1,5 @@
-// What a block format's file provides: blocks ↔ values. The doors in `codecs.ts` check sizes; a codec trusts its caller.
+// What a block format's file provides: blocks ↔ values. The doors in `codecs.ts` check sizes; a codec trusts its
+// caller.
 
 import { SmallMindError } from '../base/errors.ts';
 import { f32ToF16 } from '../base/float16.ts';

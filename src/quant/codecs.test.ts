@@ -1,5 +1,5 @@
-// Proves the block formats against vectors and files made with llama.cpp's own tools, and the reference rounding against
-// small cases worked out by hand.
+// Proves the block formats against vectors and files made with llama.cpp's own tools, and the reference rounding
+// against small cases worked out by hand.
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -158,6 +158,18 @@ describe('Q8_0 encoding', () => {
     const block = quantize('Q8_0', values);
     assert.equal(block[0]! | (block[1]! << 8), f32ToF16(1 / 127));
     assert.equal(new Int8Array(block.buffer)[2], 127);
+  });
+
+  test('rounds scale, inverse and quotient to float32, as each of these near-ties shows', () => {
+    for (const [amax, x, level] of [
+      [0.171875, 0.000676673196721822, 0], // 1 if the scale were not rounded
+      [0.015625, 0.0005536417011171579, 4], // 5 if the inverse were not rounded
+      [0.015625, 0.00006151574780233204, 1], // 0 if the quotient were not rounded
+    ] as const) {
+      const values = new Float32Array(32);
+      values.set([amax, x]);
+      assert.equal(quantize('Q8_0', values)[3], level, `${x} beside ${amax}`);
+    }
   });
 
   test('a block of zeros is all zero bytes', () => {

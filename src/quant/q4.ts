@@ -1,5 +1,5 @@
-// Q4_0: blocks of 32 values as one binary16 scale d and 32 half-bytes q; value = d · (q - 8). Byte i holds value i in its
-// low half and value i + 16 in its high half.
+// Q4_0: blocks of 32 values as one binary16 scale d and 32 half-bytes q; value = d · (q - 8). Byte i holds value i in
+// its low half and value i + 16 in its high half.
 // Source: block_q4_0 and quantize_row_q4_0_ref of ggml.
 
 import { BLOCK_FORMATS } from '../base/dtype.ts';

@@ -1,7 +1,7 @@
 // Instructions → bytes. Branch depths are found here, from the nesting of the written instructions.
 
 import { assert } from '../../../base/errors.ts';
-import { ByteWriter } from './byte-writer.ts';
+import type { ByteWriter } from './byte-writer.ts';
 import type { Global, Instruction, Local } from './expression.ts';
 import { lowerType } from './expression.ts';
 import type { FuncRef, FuncType, FunctionBuilder, Label } from './function-builder.ts';

@@ -2,8 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Local } from './expression.ts';
-import type { Expr } from './expression.ts';
+import type { Expr, Local } from './expression.ts';
 import type { FunctionBuilder, Label } from './function-builder.ts';
 import { funcType, ModuleBuilder } from './module-builder.ts';
 import { f32, i16x8, i32, i64, i8x16, ptr, v128 } from './operations.ts';
@@ -165,6 +164,15 @@ test('an indirect call runs the chosen entry of the table and traps on another t
   assert.equal(run!(2), undefined);
   assert.throws(() => apply!(2, 9), WebAssembly.RuntimeError);
   assert.throws(() => run!(0), WebAssembly.RuntimeError);
+});
+
+test('unreachable traps, and ends a function whose every path has returned', () => {
+  const run = compile((f, n) => {
+    f.if(i32.eqz(n), () => f.return(1));
+    f.unreachable();
+  });
+  assert.equal(run(0), 1);
+  assert.throws(() => run(1), WebAssembly.RuntimeError);
 });
 
 test('arguments are passed by name, in the order of the declaration', () => {

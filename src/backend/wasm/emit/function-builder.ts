@@ -2,8 +2,8 @@
 // statements were made; the engines keep that order too, so the source decides the machine's schedule.
 
 import { assert } from '../../../base/errors.ts';
-import { buildInto, effect, Expr, Local, lowerType, operand } from './expression.ts';
-import type { Arg, Emitter, Instruction } from './expression.ts';
+import { buildInto, effect, Local, lowerType, operand } from './expression.ts';
+import type { Arg, Emitter, Expr, Instruction } from './expression.ts';
 import type { OpcodeName, PointerType, Type } from './opcodes.ts';
 import { i32, ptr } from './operations.ts';
 

@@ -1,4 +1,4 @@
-// The scalar, control, memory and thread instructions: a table, one row an instruction (see opcodes.ts for the columns).
+// The scalar, control, memory and thread instructions, one row each; opcodes.ts explains the columns.
 // Codes are those of the WebAssembly 3.0 specification, "Index of Instructions", and of the threads proposal.
 
 import type { OpcodeRow } from './opcodes.ts';

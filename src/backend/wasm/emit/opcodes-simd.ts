@@ -1,4 +1,4 @@
-// The 128-bit SIMD instructions, relaxed ones included: a table, one row an instruction (see opcodes.ts for the columns).
+// The 128-bit SIMD instructions, relaxed ones included, one row each; opcodes.ts explains the columns.
 // Codes are those of the WebAssembly 3.0 specification, "Index of Instructions".
 
 import type { OpcodeRow } from './opcodes.ts';

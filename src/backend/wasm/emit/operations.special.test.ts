@@ -282,21 +282,33 @@ test('relaxed instructions agree with the exact ones where the standard leaves n
     [0, 1, 2, 3].map((i) => 10 ** i + [0, 1, 2, 3].reduce((sum, k) => sum + product(4 * i + k), 0)),
   );
 
-  const mask = i64x2.splat(-1n);
-  const laneSelects = [i8x16, i16x8, i32x4, i64x2].map((group) => () => group.relaxed_laneselect(signed, small, mask));
   const chosen = evaluate(() => signed);
-  for (const expr of laneSelects) assert.deepEqual(evaluate(expr), chosen);
+  const others = evaluate(() => small);
+  for (const [group, widthBytes] of [
+    [i8x16, 1],
+    [i16x8, 2],
+    [i32x4, 4],
+    [i64x2, 8],
+  ] as const) {
+    const takesFirst = (i: number) => Math.floor(i / widthBytes) % 2 === 0;
+    const mask = i8x16.const(...Array.from({ length: 16 }, (_, i) => (takesFirst(i) ? -1 : 0)));
+    const expected = chosen.map((byte, i) => (takesFirst(i) ? byte : others[i]!));
+    assert.deepEqual(
+      evaluate(() => group.relaxed_laneselect(signed, small, mask)),
+      expected,
+    );
+  }
   const order = i8x16.const(...Array.from({ length: 16 }, (_, i) => 15 - i));
   assert.deepEqual(
     evaluate(() => i8x16.relaxed_swizzle(signed, order)),
     chosen.toReversed(),
   );
-  const x = f32x4.const(1.5, 2.5, 7, 100);
-  const pair = f64x2.const(1.5, 7);
-  assert.deepEqual(ints(evaluate(() => i32x4.relaxed_trunc_f32x4_s(x))), [1, 2, 7, 100]);
-  assert.deepEqual(ints(evaluate(() => i32x4.relaxed_trunc_f32x4_u(x))), [1, 2, 7, 100]);
-  assert.deepEqual(ints(evaluate(() => i32x4.relaxed_trunc_f64x2_s_zero(pair))), [1, 7, 0, 0]);
-  assert.deepEqual(ints(evaluate(() => i32x4.relaxed_trunc_f64x2_u_zero(pair))), [1, 7, 0, 0]);
+  const below = f32x4.const(1.5, -2.5, -7, 100);
+  const above = f32x4.const(1.5, 2.5, 3e9, 100);
+  assert.deepEqual(ints(evaluate(() => i32x4.relaxed_trunc_f32x4_s(below))), [1, -2, -7, 100]);
+  assert.deepEqual(ints(evaluate(() => i32x4.relaxed_trunc_f32x4_u(above))), [1, 2, 3e9 | 0, 100]);
+  assert.deepEqual(ints(evaluate(() => i32x4.relaxed_trunc_f64x2_s_zero(f64x2.const(1.5, -7)))), [1, -7, 0, 0]);
+  assert.deepEqual(ints(evaluate(() => i32x4.relaxed_trunc_f64x2_u_zero(f64x2.const(1.5, 3e9)))), [1, 3e9 | 0, 0, 0]);
 });
 
 test('atomic updates give the old value and store the new one, at both widths', () => {
@@ -357,4 +369,15 @@ test('narrow atomic loads extend by zero, narrow atomic stores cut', () => {
     stored,
     bytesOf(0xff, 2, 0xfe, 0xff, 0xfd, 6, 0xfc, 0xff, 0xfb, 0xff, 0xff, 0xff, 0xfa, 0xff, 0xff, 0xff),
   );
+});
+
+test('an atomic access traps on an unaligned address, the plain one of the same shape does not', () => {
+  const loads = [i32.load, i64.load, i32.load16_u, i64.load16_u, i64.load32_u];
+  const atomicLoads = [i32.atomic_load, i64.atomic_load, i32.atomic_load16_u, i64.atomic_load16_u, i64.atomic_load32_u];
+  const stores = [i32.store, i64.store, i32.store16, i64.store16, i64.store32];
+  const atomicStores = [i32.atomic_store, i64.atomic_store, i32.atomic_store16, i64.atomic_store16, i64.atomic_store32];
+  for (const load of loads) assert.doesNotThrow(() => evaluate(() => load(1)));
+  for (const load of atomicLoads) assert.throws(() => evaluate(() => load(1)), WebAssembly.RuntimeError);
+  for (const store of stores) assert.doesNotThrow(() => runOnce(() => store(1, 0)));
+  for (const store of atomicStores) assert.throws(() => runOnce(() => store(1, 0)), WebAssembly.RuntimeError);
 });

@@ -71,7 +71,7 @@ export function expInto(f: FunctionBuilder, target: Local<'v128'>, x: Vector): v
   r.set(f32x4.pmax(x, splatF32(-87)));
   n.set(f32x4.nearest(f32x4.mul(r, splatF32(Math.LOG2E))));
   r.set(f32x4.sub(r, f32x4.mul(n, splatF32(0.693359375))));
-  r.set(f32x4.sub(r, f32x4.mul(n, splatF32(-2.12194440e-4))));
+  r.set(f32x4.sub(r, f32x4.mul(n, splatF32(-2.1219444e-4))));
   const coefficients = [1 / 5040, 1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1, 1];
   target.set(splatF32(coefficients[0]!));
   for (const c of coefficients.slice(1)) target.set(f32x4.add(f32x4.mul(target, r), splatF32(c)));
@@ -87,21 +87,30 @@ export function siluInto(f: FunctionBuilder, target: Local<'v128'>, x: Local<'v1
 /** Sum of the four lanes: (0 + 2) + (1 + 3), always in this order. */
 export function sumLanes(f: FunctionBuilder, x: Vector): Expr<'f32'> {
   const t = f.let('lanes', x);
-  const folded = f.let('folded', f32x4.add(t, i8x16.shuffle(t, t, [8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7])));
+  const folded = f.let(
+    'folded',
+    f32x4.add(t, i8x16.shuffle(t, t, [8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7])),
+  );
   return f32.add(f32x4.extract_lane(folded, 0), f32x4.extract_lane(folded, 1));
 }
 
 /** Largest of the four lanes. */
 export function maxLanes(f: FunctionBuilder, x: Vector): Expr<'f32'> {
   const t = f.let('lanes', x);
-  const folded = f.let('folded', f32x4.pmax(t, i8x16.shuffle(t, t, [8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7])));
+  const folded = f.let(
+    'folded',
+    f32x4.pmax(t, i8x16.shuffle(t, t, [8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7])),
+  );
   return f32.max(f32x4.extract_lane(folded, 0), f32x4.extract_lane(folded, 1));
 }
 
 /** Sum of four i32 lanes. */
 export function sumLanesI32(f: FunctionBuilder, x: Vector): Vector {
   const t = f.let('lanes', x);
-  const folded = f.let('folded', i32x4.add(t, i8x16.shuffle(t, t, [8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7])));
+  const folded = f.let(
+    'folded',
+    i32x4.add(t, i8x16.shuffle(t, t, [8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7])),
+  );
   return i32x4.add(folded, i8x16.shuffle(folded, folded, [4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11]));
 }
 

@@ -208,7 +208,10 @@ function relaxedDots(f: FunctionBuilder, nRows: number): Dots {
         });
       });
     },
-    end: (c) => [0, 1].map((h) => sums[c]![h]!.reduce<Expr<'v128'>>((a, b) => (a === b ? a : i32x4.add(a, b)), sums[c]![h]![0]!)) as unknown as [Expr<'v128'>, Expr<'v128'>],
+    end: (c) =>
+      [0, 1].map((h) =>
+        sums[c]![h]!.reduce<Expr<'v128'>>((a, b) => (a === b ? a : i32x4.add(a, b)), sums[c]![h]![0]!),
+      ) as unknown as [Expr<'v128'>, Expr<'v128'>],
   };
 }
 

@@ -102,7 +102,10 @@ const rope: Kernel = {
     const { from, to } = k.share(i32.mul(rows, nHead));
     // Distance of a pair's elements and of neighbouring pairs, in bytes: (2i, 2i+1) or (i, i + nRot/2).
     const isNeox = k.param('neox');
-    const partner = f.let('partner', ptr.fromI32(i32.shl(i32.add(i32.mul(isNeox, i32.sub(i32.shr_u(nRot, 1), 1)), 1), 2)));
+    const partner = f.let(
+      'partner',
+      ptr.fromI32(i32.shl(i32.add(i32.mul(isNeox, i32.sub(i32.shr_u(nRot, 1), 1)), 1), 2)),
+    );
     const stride = f.let('stride', ptr.fromI32(i32.sub(8, i32.shl(isNeox, 2))));
     const item = f.local('i32', 'item');
     const px = f.local('ptr', 'px');

@@ -93,7 +93,8 @@ const Q8_0: WeightFormat = {
       isBiased(variant)
         ? i32x4.sub(v128.and(i32x4.shr_u(q, 8 * j), splatI32(255)), splatI32(128))
         : i32x4.shr_s(i32x4.shl(q, 24 - 8 * j), 24);
-    const value = (q: Vector, j: number, scale: Vector): Vector => f32x4.mul(f32x4.convert_i32x4_s(byteOf(q, j)), scale);
+    const value = (q: Vector, j: number, scale: Vector): Vector =>
+      f32x4.mul(f32x4.convert_i32x4_s(byteOf(q, j)), scale);
     return (w, use) => {
       scales.load(w);
       steps(w, (step, low, high) => {

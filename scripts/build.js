@@ -1,0 +1,59 @@
+// Builds dist/ from src/ with the TypeScript compiler: JavaScript, declarations and source maps, no tests. Plain
+// JavaScript for any Node >= 20, because `prepare` may run anywhere. The new tree is complete before it takes the
+// place of the old one, so that a failed build leaves the last good one standing. Silent when all is well.
+
+import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const DIST = join(ROOT, 'dist');
+// Beside dist/, at the same depth: the source maps point at ../src with relative paths.
+const STAGED = join(ROOT, 'dist.tmp');
+const TSC = join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc');
+
+/** `new URL('./x.ts', import.meta.url)`: how a worker names its module. tsc rewrites imports, but not these. */
+const SOURCE_URL = /(new URL\(\s*)(['"])(\.{1,2}\/[^'"]+)\.ts\2(\s*,\s*import\.meta\.url)/g;
+
+try {
+  build();
+} catch (error) {
+  console.error(`build failed: ${error instanceof Error ? error.message : error}`);
+  process.exitCode = 1;
+} finally {
+  rmSync(STAGED, { recursive: true, force: true });
+}
+
+function build() {
+  rmSync(STAGED, { recursive: true, force: true });
+  compile();
+  for (const file of readdirSync(STAGED, { recursive: true, encoding: 'utf8' })) {
+    if (file.endsWith('.js')) rewriteWorkerUrls(join(STAGED, file));
+  }
+  rmSync(DIST, { recursive: true, force: true });
+  renameSync(STAGED, DIST);
+}
+
+function compile() {
+  if (!existsSync(TSC)) {
+    throw new Error('the compiler is missing. Install the development dependencies first: npm ci');
+  }
+  const args = [TSC, '-p', join(ROOT, 'tsconfig.build.json'), '--outDir', STAGED, '--pretty', 'false'];
+  const { status, signal, error, stdout, stderr } = spawnSync(process.execPath, args, { cwd: ROOT, encoding: 'utf8' });
+  if (error) throw error;
+  if (status !== 0) throw new Error(`tsc ended with ${signal ?? `exit code ${status}`}\n${stdout}${stderr}`.trimEnd());
+}
+
+/** Makes the worker URLs of one emitted module name what was emitted, and checks that it is there. */
+function rewriteWorkerUrls(/** @type {string} */ file) {
+  const before = readFileSync(file, 'utf8');
+  const after = before.replace(SOURCE_URL, (_, opening, quote, path, closing) => {
+    if (!existsSync(resolve(dirname(file), `${path}.js`))) throw new Error(`${file} names ${path}.ts, which is not built`);
+    return `${opening}${quote}${path}.js${quote}${closing}`;
+  });
+  // A `.ts` that is left over would only fail when a user starts a worker.
+  const leftover = after.match(/new URL\([^)]*\.ts['"`]/);
+  if (leftover) throw new Error(`${file}: cannot rewrite ${leftover[0]}…`);
+  if (after !== before) writeFileSync(file, after);
+}

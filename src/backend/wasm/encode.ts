@@ -1,0 +1,59 @@
+// Encoding: a program's instructions become fixed-size records in the model's memory, where the kernels read them.
+
+import { SmallMindError, UnsupportedError } from '../../base/errors.ts';
+import type { Instruction, Program } from '../../graph/plan.ts';
+import {
+  BARRIER_OFFSET,
+  INPUT_SLOT,
+  OUT_SLOT,
+  PARAM_SLOT,
+  RECORD_BYTES,
+  ROWS_SLOT,
+  ROWS_VALUE_SLOT,
+  SCRATCH_SLOT,
+  SLOT_BYTES,
+} from './kernels/kernel.ts';
+import { KERNELS, kernelIndex } from './kernels/table.ts';
+import type { MemoryLayout } from './memory.ts';
+
+/** Writes all records to `layout.programAddress`. */
+export function encodeProgram(program: Program, layout: MemoryLayout, memory: ArrayBufferLike): void {
+  const view = new DataView(memory);
+  program.instructions.forEach((instruction, i) => {
+    encodeInstruction(instruction, layout, view, layout.programAddress + i * RECORD_BYTES);
+  });
+}
+
+function encodeInstruction(instruction: Instruction, layout: MemoryLayout, view: DataView, record: number): void {
+  const { out, inputs, rows, barrier } = instruction;
+  const slot = (index: number): number => record + index * SLOT_BYTES;
+  const index = kernelIndex(instruction) ?? refuse(instruction);
+  view.setInt32(record, index, true);
+  view.setInt32(record + BARRIER_OFFSET, barrier ? 1 : 0, true);
+  if (typeof rows === 'number') view.setInt32(slot(ROWS_VALUE_SLOT), rows, true);
+  view.setUint32(
+    slot(ROWS_SLOT),
+    typeof rows === 'number' ? slot(ROWS_VALUE_SLOT) : layout.rowCountAddress(rows.name),
+    true,
+  );
+  view.setUint32(slot(OUT_SLOT), layout.addressOf(out), true);
+  inputs.forEach((input, i) => view.setUint32(slot(INPUT_SLOT + i), layout.addressOf(input), true));
+  view.setUint32(slot(SCRATCH_SLOT), layout.scratchAddress, true);
+
+  const kernel = KERNELS[index]!;
+  const values = kernel.values(instruction);
+  Object.entries(kernel.params).forEach(([name, type], i) => {
+    const value = values[name];
+    if (value === undefined) throw new SmallMindError('INTERNAL', `${kernel.op}: parameter "${name}" has no value`);
+    if (type === 'f32') view.setFloat32(slot(PARAM_SLOT + i), value, true);
+    else view.setInt32(slot(PARAM_SLOT + i), value, true);
+  });
+}
+
+function refuse({ op, inputs }: Instruction): never {
+  const types = inputs.map((i) => `"${i.tensor.name}" ${i.tensor.dtype}`).join(', ');
+  throw new UnsupportedError(
+    'UNSUPPORTED_DTYPE',
+    `no kernel for ${op}(${types}); requantise the model to Q8_0 or Q4_0`,
+  );
+}

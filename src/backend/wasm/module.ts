@@ -1,0 +1,98 @@
+// The WebAssembly module of a kernel variant: all kernels in one function table, the barrier, and `run`, which walks a
+// program's records. One module serves every model; it is emitted and compiled once a variant.
+
+import type { Local } from './emit/expression.ts';
+import type { FuncRef, FunctionBuilder } from './emit/function-builder.ts';
+import { ModuleBuilder } from './emit/module-builder.ts';
+import { i32, memory, ptr } from './emit/operations.ts';
+import { BARRIER_OFFSET, KERNEL_TYPE, RECORD_BYTES, defineKernel } from './kernels/kernel.ts';
+import type { KernelVariant } from './kernels/kernel.ts';
+import { KERNELS } from './kernels/table.ts';
+import { ABORT_ADDRESS, COUNT_ADDRESS, PHASE_ADDRESS, SLEEPERS_ADDRESS } from './memory.ts';
+
+export const PAGE_BYTES = 65536;
+
+/** Pages that a 32-bit memory can have. */
+export const PAGE_COUNT_MAX = 65536;
+
+/** Spins before a waiting thread lets the operating system take its core: about 50 µs. */
+const SPIN_COUNT_MAX = 20000;
+
+/** A sleeping thread looks up this often, to notice that another has crashed. */
+const WAIT_NS = 100_000_000n;
+
+export interface ModuleKind {
+  readonly variant: KernelVariant;
+  /** Several threads over a shared memory; otherwise one thread and no atomics. */
+  readonly shared: boolean;
+}
+
+/** What an instance exports. */
+export interface RunExports {
+  /** Executes `nInstructions` records from `program` on; returns when all threads are done. Traps if one crashed. */
+  run(program: number, nInstructions: number, thread: number, nThreads: number): void;
+}
+
+export function buildModule({ variant, shared }: ModuleKind): ModuleBuilder {
+  const module = new ModuleBuilder({
+    pointer: 'i32',
+    memory: { import: ['env', 'memory'], shared, minPages: 1, maxPages: PAGE_COUNT_MAX },
+  });
+  const kernels = KERNELS.map((kernel) => defineKernel(module, variant, kernel));
+  module.table(kernels);
+  const barrier = shared ? defineBarrier(module) : undefined;
+  defineRun(module, barrier);
+  return module;
+}
+
+function defineRun(module: ModuleBuilder, barrier: FuncRef<{ nThreads: 'i32' }, readonly []> | undefined): void {
+  const params = { program: 'ptr', nInstructions: 'i32', thread: 'i32', nThreads: 'i32' } as const;
+  module.func('run', { params, results: [], export: true }, (f, { program, nInstructions, thread, nThreads }) => {
+    const left = f.let('left', nInstructions);
+    const rec = f.let('rec', program);
+    f.while(i32.gt_s(left, 0), () => {
+      if (barrier) f.if(i32.load(rec, BARRIER_OFFSET), () => f.exec(barrier, { nThreads }));
+      f.execIndirect(KERNEL_TYPE, i32.load(rec), { rec, thread, nThreads });
+      rec.set(ptr.add(rec, RECORD_BYTES));
+      left.set(i32.sub(left, 1));
+    });
+    if (barrier) f.exec(barrier, { nThreads });
+  });
+}
+
+/**
+ * Sense-reversing barrier: the last to arrive opens the next phase. The others spin, then sleep; whoever finds the
+ * abort flag set (another thread has crashed and will never arrive) traps.
+ */
+function defineBarrier(module: ModuleBuilder): FuncRef<{ nThreads: 'i32' }, readonly []> {
+  return module.func('barrier', { params: { nThreads: 'i32' }, results: [] }, (f, { nThreads }) => {
+    const at = (address: number) => ptr.const(address);
+    const phase = f.let('phase', i32.atomic_load(at(PHASE_ADDRESS)));
+    const arrived = f.let('arrived', i32.atomic_rmw_add(at(COUNT_ADDRESS), 1));
+    f.if(
+      i32.eq(i32.add(arrived, 1), nThreads),
+      () => {
+        i32.atomic_store(at(COUNT_ADDRESS), 0);
+        i32.atomic_store(at(PHASE_ADDRESS), i32.add(phase, 1));
+        f.if(i32.atomic_load(at(SLEEPERS_ADDRESS)), () => {
+          f.drop(memory.atomic_notify(at(PHASE_ADDRESS), nThreads));
+        });
+      },
+      () => awaitPhase(f, phase),
+    );
+  });
+}
+
+function awaitPhase(f: FunctionBuilder<readonly []>, phase: Local<'i32'>): void {
+  const spins = f.let('spins', i32.const(0));
+  const isWaiting = i32.eq(i32.atomic_load(ptr.const(PHASE_ADDRESS)), phase);
+  f.while(isWaiting, () => {
+    spins.set(i32.add(spins, 1));
+    f.if(i32.gt_u(spins, SPIN_COUNT_MAX), () => {
+      f.if(i32.atomic_load(ptr.const(ABORT_ADDRESS)), () => f.unreachable());
+      f.drop(i32.atomic_rmw_add(ptr.const(SLEEPERS_ADDRESS), 1));
+      f.drop(memory.atomic_wait32(ptr.const(PHASE_ADDRESS), phase, WAIT_NS));
+      f.drop(i32.atomic_rmw_sub(ptr.const(SLEEPERS_ADDRESS), 1));
+    });
+  });
+}

@@ -1,0 +1,88 @@
+// A thread of the pool: waits for jobs in shared memory, spinning briefly and then asleep, and runs its share of each
+// program inside WebAssembly. Between jobs it can be called back to its event loop to receive a model's memory.
+
+import { platform } from '#platform';
+import { ABORT_ADDRESS, PHASE_ADDRESS } from './memory.ts';
+import type { RunExports } from './module.ts';
+import {
+  COMMAND,
+  INSTRUCTION_COUNT,
+  MAIL,
+  MODEL,
+  PROGRAM,
+  SEQUENCE,
+  THREAD_COUNT,
+  THREAD_WORDS,
+} from './pool-protocol.ts';
+import type { PoolMessage } from './pool-protocol.ts';
+
+/** Looks at the sequence number before sleeping: about 0.2 ms, the time in which the next token's step begins. */
+const SPIN_COUNT_MAX = 20000;
+
+interface Model {
+  readonly exports: RunExports;
+  readonly words: Int32Array;
+}
+
+const port = platform.parentPort()!;
+const models = new Map<number, Model>();
+let control: Int32Array;
+let thread = 0;
+let lastSequence = 0;
+
+port.onMessage((message) => {
+  try {
+    receive(message as PoolMessage);
+    port.post({});
+  } catch (error) {
+    port.post({ error: String(error) });
+  }
+  serve();
+});
+
+function receive(message: PoolMessage): void {
+  if (message.type === 'start') {
+    ({ control, thread } = message);
+  } else if (message.type === 'attach') {
+    const { module, memory, model } = message;
+    const { exports } = new WebAssembly.Instance(module, { env: { memory } });
+    models.set(model, { exports: exports as unknown as RunExports, words: new Int32Array(memory.buffer) });
+  } else {
+    models.delete(message.model);
+  }
+}
+
+/** Does jobs until one says that a message is waiting. */
+function serve(): void {
+  const line = thread * THREAD_WORDS;
+  for (;;) {
+    lastSequence = awaitSequence(line + SEQUENCE);
+    if (control[line + COMMAND] === MAIL) return;
+    const model = models.get(control[line + MODEL]!)!;
+    try {
+      model.exports.run(
+        control[line + PROGRAM]!,
+        control[line + INSTRUCTION_COUNT]!,
+        thread,
+        control[line + THREAD_COUNT]!,
+      );
+    } catch {
+      abortProgram(model.words);
+    }
+  }
+}
+
+function awaitSequence(index: number): number {
+  for (let spins = 0; spins < SPIN_COUNT_MAX; spins++) {
+    const sequence = Atomics.load(control, index);
+    if (sequence !== lastSequence) return sequence;
+  }
+  while (Atomics.load(control, index) === lastSequence) Atomics.wait(control, index, lastSequence);
+  return Atomics.load(control, index);
+}
+
+/** Tells the others not to wait at the barrier for a thread that has crashed. */
+function abortProgram(words: Int32Array): void {
+  Atomics.store(words, ABORT_ADDRESS / 4, 1);
+  Atomics.notify(words, PHASE_ADDRESS / 4);
+}

@@ -1,0 +1,153 @@
+// The thread pool: one for each JavaScript thread that runs models (the engine's worker, as a rule), shared by all of
+// them. The calling thread is thread 0 of every program; the pool's threads are 1, 2 … They exist while a model does.
+
+import { platform } from '#platform';
+import { SmallMindError } from '../../base/errors.ts';
+import type { WorkerHandle } from '../../base/platform.ts';
+import { ABORT_ADDRESS, PHASE_ADDRESS } from './memory.ts';
+import type { RunExports } from './module.ts';
+import {
+  COMMAND,
+  INSTRUCTION_COUNT,
+  MAIL,
+  MODEL,
+  PROGRAM,
+  RUN,
+  SEQUENCE,
+  THREAD_COUNT,
+  THREAD_COUNT_MAX,
+  THREAD_WORDS,
+} from './pool-protocol.ts';
+import type { PoolMessage, PoolReply } from './pool-protocol.ts';
+
+/** A program that the pool can run, as the executor holds it. */
+export interface PoolModel {
+  readonly id: number;
+  readonly exports: RunExports;
+  readonly words: Int32Array;
+  readonly nThreads: number;
+}
+
+interface PoolThread {
+  readonly worker: WorkerHandle;
+  /** Settles when the thread has answered the last message. */
+  answered: { resolve(): void; reject(error: Error): void } | undefined;
+}
+
+class ThreadPool {
+  #control: Int32Array = new Int32Array(0);
+  #threads: PoolThread[] = [];
+  #nModels = 0;
+  #nextId = 1;
+  /** Attaching and detaching happen one after the other. */
+  #queue: Promise<unknown> = Promise.resolve();
+
+  /** Makes the memory known to as many threads as the model wants. */
+  attach(module: WebAssembly.Module, memory: WebAssembly.Memory, nThreads: number): Promise<PoolModel> {
+    return this.#enqueue(async () => {
+      const id = this.#nextId++;
+      const { exports } = await WebAssembly.instantiate(module, { env: { memory } });
+      this.#nModels++;
+      if (nThreads > 1) {
+        await this.#grow(nThreads - 1);
+        const message = { type: 'attach', model: id, module, memory } as const;
+        await Promise.all(this.#threads.slice(0, nThreads - 1).map((_, i) => this.#send(i + 1, message)));
+      }
+      return { id, exports: exports as unknown as RunExports, words: new Int32Array(memory.buffer), nThreads };
+    });
+  }
+
+  /** Forgets the model; with the last one the threads end. */
+  detach(model: PoolModel): Promise<void> {
+    return this.#enqueue(async () => {
+      if (--this.#nModels === 0) {
+        await Promise.all(this.#threads.splice(0).map(({ worker }) => worker.terminate()));
+        return;
+      }
+      const message = { type: 'detach', model: model.id } as const;
+      await Promise.all(this.#threads.slice(0, model.nThreads - 1).map((_, i) => this.#send(i + 1, message)));
+    });
+  }
+
+  /**
+   * Runs a program on the model's threads, this one included, and returns when all are done.
+   * @throws {SmallMindError} ENGINE_CRASHED when a thread trapped; the model must not be run again
+   */
+  run(model: PoolModel, program: number, nInstructions: number): void {
+    const { id, nThreads } = model;
+    for (let thread = 1; thread < nThreads; thread++) {
+      const line = thread * THREAD_WORDS;
+      this.#control[line + MODEL] = id;
+      this.#control[line + PROGRAM] = program;
+      this.#control[line + INSTRUCTION_COUNT] = nInstructions;
+      this.#control[line + THREAD_COUNT] = nThreads;
+      this.#publish(thread, RUN);
+    }
+    try {
+      model.exports.run(program, nInstructions, 0, nThreads);
+    } catch (error) {
+      Atomics.store(model.words, ABORT_ADDRESS / 4, 1);
+      if (nThreads > 1) Atomics.notify(model.words, PHASE_ADDRESS / 4);
+      throw new SmallMindError(
+        'ENGINE_CRASHED',
+        `a kernel crashed: ${String(error)}; load the model again`,
+        {},
+        { cause: error },
+      );
+    }
+  }
+
+  #publish(thread: number, command: number): void {
+    const line = thread * THREAD_WORDS;
+    this.#control[line + COMMAND] = command;
+    Atomics.add(this.#control, line + SEQUENCE, 1);
+    Atomics.notify(this.#control, line + SEQUENCE);
+  }
+
+  async #grow(nThreads: number): Promise<void> {
+    if (this.#threads.length === 0) {
+      this.#control = new Int32Array(new SharedArrayBuffer(4 * THREAD_WORDS * THREAD_COUNT_MAX));
+    }
+    const started: Promise<void>[] = [];
+    while (this.#threads.length < nThreads) started.push(this.#startThread());
+    await Promise.all(started);
+  }
+
+  #startThread(): Promise<void> {
+    const thread: PoolThread = { worker: platform.spawnPoolThread(), answered: undefined };
+    const index = this.#threads.push(thread);
+    thread.worker.onMessage((message) => {
+      const { error } = message as PoolReply;
+      if (error) thread.answered?.reject(new SmallMindError('INTERNAL', `a pool thread failed: ${error}`));
+      else thread.answered?.resolve();
+    });
+    thread.worker.onError((error) => {
+      thread.answered?.reject(new SmallMindError('ENGINE_CRASHED', `a pool thread died: ${error.message}`));
+    });
+    return this.#send(index, { type: 'start', control: this.#control, thread: index });
+  }
+
+  /** Calls the thread to its event loop, hands over the message and waits for the answer. */
+  async #send(thread: number, message: PoolMessage): Promise<void> {
+    const { worker } = this.#threads[thread - 1]!;
+    const answer = new Promise<void>((resolve, reject) => {
+      this.#threads[thread - 1]!.answered = { resolve, reject };
+    });
+    worker.keepAlive(true);
+    if (message.type !== 'start') this.#publish(thread, MAIL);
+    worker.post(message);
+    try {
+      await answer;
+    } finally {
+      worker.keepAlive(false);
+    }
+  }
+
+  #enqueue<T>(task: () => Promise<T>): Promise<T> {
+    const result = this.#queue.then(task);
+    this.#queue = result.catch(() => {});
+    return result;
+  }
+}
+
+export const threadPool = new ThreadPool();

@@ -1,0 +1,71 @@
+// Chooses the kernel variant by running tiny programs. Engines implement the relaxed dot product with different
+// machine instructions, so what its unsigned operand may hold is measured, never guessed from a version.
+
+import { UnsupportedError } from '../../base/errors.ts';
+import { wasmFeatures } from './emit/features.ts';
+import { ModuleBuilder } from './emit/module-builder.ts';
+import { i32x4, i8x16 } from './emit/operations.ts';
+import type { KernelSet, KernelVariant } from './kernels/kernel.ts';
+
+export type DotMode = KernelVariant['dot'];
+
+let relaxedDot: DotMode | undefined;
+
+/** What the relaxed dot product computes here: `i16` when it is missing or unfit. */
+export function probeRelaxedDot(): DotMode {
+  relaxedDot ??= !wasmFeatures().relaxedSimd ? 'i16' : isExact(255) ? 'u8' : isExact(127) ? 'i7' : 'i16';
+  return relaxedDot;
+}
+
+/** Whether the instruction is exact for all signed bytes times unsigned ones up to `max`, at the extremes and between. */
+function isExact(max: number): boolean {
+  const signed = [-127, 127, 1, -1, 64, -77];
+  const unsigned = [max, 0, 1, Math.floor(max / 2) + 1, max - 1];
+  return signed.every((a) =>
+    unsigned.every((b) => signed.every((c) => relaxedDotOf(a, b, c) === 3 * a * b + c * b + 5)),
+  );
+}
+
+/** 5 + a·b + a·b + a·b + c·b by the relaxed instruction, lane 0. Operands are run-time values: no folding. */
+function relaxedDotOf(a: number, b: number, c: number): number {
+  probeFunction ??= instantiateProbe();
+  return probeFunction(a, b, c);
+}
+
+let probeFunction: ((a: number, b: number, c: number) => number) | undefined;
+
+function instantiateProbe(): (a: number, b: number, c: number) => number {
+  const module = new ModuleBuilder({ pointer: 'i32' });
+  const params = { a: 'i32', b: 'i32', c: 'i32' } as const;
+  module.func('dot', { params, results: ['i32'], export: true }, (f, { a, b, c }) => {
+    const signed = f.let('signed', i8x16.replace_lane(i8x16.splat(a), c, 3));
+    const start = i32x4.const(5, 5, 5, 5);
+    return i32x4.extract_lane(i32x4.relaxed_dot_i8x16_i7x16_add_s(signed, i8x16.splat(b), start), 0);
+  });
+  const compiled = new WebAssembly.Module(module.toBytes() as BufferSource);
+  return new WebAssembly.Instance(compiled).exports['dot'] as (a: number, b: number, c: number) => number;
+}
+
+/**
+ * The variant for a kernel set; `auto` is the fastest that this engine runs.
+ * @throws {UnsupportedError} UNSUPPORTED_MACHINE without SIMD, or without relaxed SIMD when that is asked for
+ */
+export function chooseVariant(set: KernelSet | 'auto'): KernelVariant {
+  const features = wasmFeatures();
+  if (!features.simd) {
+    throw new UnsupportedError(
+      'UNSUPPORTED_MACHINE',
+      'this JavaScript engine has no WebAssembly SIMD; use a newer one (run "smallmind doctor" for details)',
+    );
+  }
+  if (set === 'relaxed' && !features.relaxedSimd) {
+    throw new UnsupportedError(
+      'UNSUPPORTED_MACHINE',
+      'this JavaScript engine has no relaxed SIMD; choose the kernels "simd" or "auto"',
+    );
+  }
+  if (set === 'relaxed' || (set === 'auto' && features.relaxedSimd)) {
+    return { set: 'relaxed', dot: probeRelaxedDot(), fma: true };
+  }
+  return { set: set === 'auto' ? 'simd' : set, dot: 'i16', fma: false };
+}

@@ -1,0 +1,105 @@
+// The Node half of the platform (also Bun and Deno): files, worker_threads, cores.
+
+import { statSync, readFileSync } from 'node:fs';
+import { open } from 'node:fs/promises';
+import { availableParallelism, cpus, totalmem } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { Worker, parentPort } from 'node:worker_threads';
+import { truncatedError } from './base/byte-source.ts';
+import type { ByteSource } from './base/byte-source.ts';
+import { SmallMindError } from './base/errors.ts';
+import type { Platform, WorkerHandle } from './base/platform.ts';
+
+/** @throws {SmallMindError} FILE_NOT_FOUND, FILE_UNREADABLE */
+async function openFile(location: string): Promise<ByteSource> {
+  const path = location.startsWith('file:') ? fileURLToPath(location) : location;
+  const handle = await open(path, 'r').catch((error: NodeJS.ErrnoException) => {
+    throw openError(path, error);
+  });
+  const stat = await handle.stat();
+  if (!stat.isFile()) {
+    await handle.close();
+    const kind = stat.isDirectory() ? 'a directory' : 'not a regular file';
+    throw new SmallMindError('FILE_UNREADABLE', `${path} is ${kind}; give the path of a .gguf file`, { path });
+  }
+  const source: ByteSource = {
+    name: path,
+    sizeBytes: stat.size,
+    async read(offsetBytes, target) {
+      for (let done = 0; done < target.length;) {
+        const { bytesRead } = await handle.read(target, done, target.length - done, offsetBytes + done);
+        if (bytesRead === 0) throw truncatedError(source, 'a read', offsetBytes + target.length);
+        done += bytesRead;
+      }
+    },
+    close: () => handle.close(),
+  };
+  return source;
+}
+
+function openError(path: string, error: NodeJS.ErrnoException): SmallMindError {
+  const details = { path };
+  if (error.code === 'ENOENT') {
+    return new SmallMindError('FILE_NOT_FOUND', `${path}: no such file; check the path`, details, { cause: error });
+  }
+  if (error.code === 'EACCES' || error.code === 'EPERM') {
+    return new SmallMindError('FILE_UNREADABLE', `${path}: permission denied`, details, { cause: error });
+  }
+  return new SmallMindError('FILE_UNREADABLE', `${path}: ${error.message}`, details, { cause: error });
+}
+
+/** Distinct cores by Linux' topology files; elsewhere what the operating system offers this process. */
+function nPhysicalCore(): number {
+  const nUsable = availableParallelism();
+  const cores = new Set<string>();
+  try {
+    for (let cpu = 0; cpu < cpus().length; cpu++) {
+      const siblings = `/sys/devices/system/cpu/cpu${cpu}/topology/thread_siblings_list`;
+      statSync(siblings);
+      cores.add(readFileSync(siblings, 'utf8').trim());
+    }
+  } catch {
+    return nUsable;
+  }
+  return Math.max(1, Math.min(nUsable, cores.size));
+}
+
+function spawn(url: URL): WorkerHandle {
+  const worker = new Worker(url, { stdout: false, stderr: false });
+  worker.unref();
+  return {
+    post: (message, transfer = []) => worker.postMessage(message, [...transfer]),
+    onMessage: (listener) => void worker.on('message', listener),
+    onError(listener) {
+      worker.on('error', (error) => listener(error instanceof Error ? error : new Error(String(error))));
+      worker.on('exit', (code) => {
+        if (code !== 0) listener(new Error(`the worker exited with code ${code}`));
+      });
+    },
+    keepAlive: (isBusy) => (isBusy ? worker.ref() : worker.unref()),
+    async terminate() {
+      worker.removeAllListeners('exit');
+      await worker.terminate();
+    },
+  };
+}
+
+export const platform: Platform = {
+  name: 'node',
+  nPhysicalCore,
+  canShareMemory: () => typeof SharedArrayBuffer !== 'undefined',
+  canBlock: () => true,
+  memoryBytes: () => totalmem(),
+  openFile,
+  yieldToEvents: () => new Promise((resolve) => setImmediate(resolve)),
+  spawnEngineWorker: () => spawn(new URL('./worker.ts', import.meta.url)),
+  spawnPoolThread: () => spawn(new URL('./backend/wasm/pool-thread.ts', import.meta.url)),
+  parentPort() {
+    if (!parentPort) return undefined;
+    const port = parentPort;
+    return {
+      post: (message, transfer = []) => port.postMessage(message, [...transfer]),
+      onMessage: (listener) => void port.on('message', listener),
+    };
+  },
+};
