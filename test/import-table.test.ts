@@ -98,7 +98,10 @@ for (const [file, specifier] of ALLOWED) {
 
 test('every folder of src has a row in the table', () => {
   const folders = readdirSync(join(ROOT, 'src'), { withFileTypes: true }).filter((entry) => entry.isDirectory());
-  assert.deepEqual(folders.map(({ name }) => name).filter((name) => !(name in IMPORT_TABLE)), []);
+  assert.deepEqual(
+    folders.map(({ name }) => name).filter((name) => !(name in IMPORT_TABLE)),
+    [],
+  );
 });
 
 test('no two folders may import each other, directly or in a circle', () => {

@@ -52,8 +52,12 @@ test('there is something to judge', () => {
 });
 
 test('every file opens with a comment that says what it is', () => {
-  const hasHeader = ({ lines }: SourceFile): boolean => /^(\/\/ |\/\*\*)/.test(lines[lines[0]?.startsWith('#!') ? 1 : 0]!);
-  assert.deepEqual(findFiles(code, (file) => !hasHeader(file)), []);
+  const hasHeader = ({ lines }: SourceFile): boolean =>
+    /^(\/\/ |\/\*\*)/.test(lines[lines[0]?.startsWith('#!') ? 1 : 0]!);
+  assert.deepEqual(
+    findFiles(code, (file) => !hasHeader(file)),
+    [],
+  );
 });
 
 test('no file and no folder has a name that says nothing', () => {
@@ -62,18 +66,27 @@ test('no file and no folder has a name that says nothing', () => {
 });
 
 test(`no file is longer than ${LINES_MAX} lines`, () => {
-  assert.deepEqual(findFiles(code, ({ lines }) => lines.length > LINES_MAX), []);
+  assert.deepEqual(
+    findFiles(code, ({ lines }) => lines.length > LINES_MAX),
+    [],
+  );
 });
 
 test(`no comment is wider than ${WIDTH_MAX} columns`, () => {
-  assert.deepEqual(findLines(code, (line) => line.length > WIDTH_MAX && /^\s*(\/\/|\/?\*)/.test(line)), []);
+  assert.deepEqual(
+    findLines(code, (line) => line.length > WIDTH_MAX && /^\s*(\/\/|\/?\*)/.test(line)),
+    [],
+  );
 });
 
 test(`no folder of src holds more than ${FILES_A_FOLDER_MAX} files`, () => {
   const folders = Map.groupBy(published, ({ path }) => dirname(path));
   const isFree = (folder: string): boolean => /^src\/(models|cli)$/.test(folder);
   const full = [...folders].filter(([folder, files]) => files.length > FILES_A_FOLDER_MAX && !isFree(folder));
-  assert.deepEqual(full.map(([folder, files]) => `${folder}: ${files.length}`), []);
+  assert.deepEqual(
+    full.map(([folder, files]) => `${folder}: ${files.length}`),
+    [],
+  );
 });
 
 test('only platform files name worker modules by URL, and only modules that they may import', () => {
@@ -99,29 +112,47 @@ test('links in documents lead somewhere', () => {
 });
 
 test('no test is switched on alone', () => {
-  assert.deepEqual(findLines(code, (line) => /\b(test|it|describe|suite)\.only\(|\bonly: true/.test(line)), []);
+  assert.deepEqual(
+    findLines(code, (line) => /\b(test|it|describe|suite)\.only\(|\bonly: true/.test(line)),
+    [],
+  );
 });
 
 test('whoever leaves a TODO says what and why', () => {
   const open = /\b(TODO|FIXME|XXX|HACK)\b(?!(\([^)]+\))?: .{15})/;
-  assert.deepEqual(findLines(code, (line) => /^\s*(\/\/|\*)/.test(line) && open.test(line)), []);
+  assert.deepEqual(
+    findLines(code, (line) => /^\s*(\/\/|\*)/.test(line) && open.test(line)),
+    [],
+  );
 });
 
 test('no file names a path of one machine', () => {
   const path = /(^|[^A-Za-z0-9_.])\/(work|farm|root|home|Users)\//;
-  assert.deepEqual(findLines(everything, (line) => path.test(line)), []);
+  assert.deepEqual(
+    findLines(everything, (line) => path.test(line)),
+    [],
+  );
 });
 
 test('only base/math calls the functions that engines round differently', () => {
-  const call = /\bMath\.(exp|expm1|log|log2|log10|log1p|pow|sin|cos|tan|asin|acos|atan|atan2|sinh|cosh|tanh|cbrt|hypot)\b/;
+  const call =
+    /\bMath\.(exp|expm1|log|log2|log10|log1p|pow|sin|cos|tan|asin|acos|atan|atan2|sinh|cosh|tanh|cbrt|hypot)\b/;
   const isFree = ({ path }: SourceFile): boolean => /^src\/(base\/math\.ts|backend\/reference\/)/.test(path);
   const codeOf = (line: string): string => line.replace(/^\s*(\/\/|\/?\*).*|\s\/\/.*/, '');
-  assert.deepEqual(findLines(published.filter((file) => !isFree(file)), (line) => call.test(codeOf(line))), []);
+  assert.deepEqual(
+    findLines(
+      published.filter((file) => !isFree(file)),
+      (line) => call.test(codeOf(line)),
+    ),
+    [],
+  );
 });
 
 test('the size of src is known', (t) => {
   const count = (files: readonly SourceFile[]): number => files.reduce((sum, { lines }) => sum + lines.length, 0);
   const tests = code.filter(isTest);
-  t.diagnostic(`src: ${count(published)} lines in ${published.length} files; tests: ${count(tests)} in ${tests.length}`);
+  t.diagnostic(
+    `src: ${count(published)} lines in ${published.length} files; tests: ${count(tests)} in ${tests.length}`,
+  );
   assert.ok(count(published) > 0);
 });

@@ -12,6 +12,8 @@ export interface WeightSource {
 export interface Executor {
   /** For messages and `doctor`: `reference`, or the kernel set and thread count. */
   readonly description: string;
+  /** Threads that compute. */
+  readonly nThreads: number;
   /** Bytes the executor holds: weights, state, work areas. */
   readonly memoryBytes: number;
   /** The memory of an input leaf, to be written before `run`. The view stays valid until `close`. */

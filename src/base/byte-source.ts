@@ -43,3 +43,18 @@ export function memorySource(bytes: ArrayBuffer | Uint8Array, name = 'memory'): 
   };
   return source;
 }
+
+/** A source over a Blob or File, read slice by slice. */
+export function blobSource(blob: Blob, name: string): ByteSource {
+  const source: ByteSource = {
+    name,
+    sizeBytes: blob.size,
+    async read(offsetBytes, target) {
+      const endBytes = offsetBytes + target.length;
+      if (endBytes > blob.size) throw truncatedError(source, 'a read', endBytes);
+      target.set(new Uint8Array(await blob.slice(offsetBytes, endBytes).arrayBuffer()));
+    },
+    async close() {},
+  };
+  return source;
+}

@@ -1,3 +1,6 @@
+// The generator against published known answers, its place in a sequence, and that its numbers are spread as they
+// should be. All seeds are fixed: a statistical bound is passed or failed for good.
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';

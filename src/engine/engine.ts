@@ -4,8 +4,8 @@
 
 import { SmallMindError } from '../base/errors.ts';
 import type { Executor } from '../backend/executor.ts';
-import { KV_BLOCK_SIZE } from '../nn/attention.ts';
-import type { ProgramLimits } from '../nn/attention.ts';
+import { KV_BLOCK_SIZE } from '../graph/step.ts';
+import type { ProgramLimits } from '../graph/step.ts';
 import { KvCache } from './kv-cache.ts';
 import { Sequence } from './sequence.ts';
 import type { EngineRequest, FinishReason } from './sequence.ts';
@@ -82,6 +82,7 @@ export class Engine {
       throw new SmallMindError('INVALID_OPTION', `token ${i} expected an id of 0..${this.nVocab - 1}, got ${token}`);
     }
     const sequence = new Sequence(request, nCtx, KV_BLOCK_SIZE);
+    if (request.sampler) for (let i = 0; i < tokens.length; i++) request.sampler.accept(tokens[i]!);
     this.#waiting.push(sequence);
     return sequence;
   }
@@ -148,7 +149,7 @@ export class Engine {
     for (let i = 0; i < nSeqMax && nTokens < nTokensMax; i++) {
       const sequence = this.#running[(this.#firstSlot + i) % nSeqMax];
       if (!sequence) continue;
-      const wantsAll = sequence.request.onLogits !== undefined;
+      const wantsAll = sequence.request.wantsLogits === 'all';
       for (; sequence.nPast < sequence.nTokens && nTokens < nTokensMax; nTokens++) {
         const isLast = sequence.nPast === sequence.nTokens - 1;
         if (wantsAll || isLast) {
@@ -210,7 +211,7 @@ export class Engine {
     if (stopTokens !== undefined && stopTokens.has(token)) return this.#finish(sequence, 'stop');
     sampler.accept(token);
     sequence.tokens[sequence.nTokens++] = token;
-    if (onToken !== undefined) onToken(token, sequence);
+    if (onToken !== undefined) onToken(token, sequence, logits);
     if (sequence.nTokens - sequence.nPrompt >= nGenerateMax) return this.#finish(sequence, 'length');
     if (sequence.nTokens >= this.limits.nCtx) this.#finish(sequence, 'context');
   }

@@ -120,6 +120,6 @@ export class KvCache {
     this.#cachedAs[cached.block] = undefined;
     if (this.#refCounts[cached.block] === 0) this.#free[this.#nFree++] = cached.block;
     const prefix = `${cached.block} `;
-    for (const next of [...this.#byKey.values()]) if (next.key.startsWith(prefix)) this.#forget(next);
+    for (const next of this.#byKey.values()) if (next.key.startsWith(prefix)) this.#forget(next);
   }
 }

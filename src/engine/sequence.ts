@@ -15,9 +15,11 @@ export interface EngineRequest {
   readonly sampler?: Sampler;
   /** Tokens that end the text; they are not reported. */
   readonly stopTokens?: ReadonlySet<number>;
-  /** Called for each generated token, on the engine's thread. */
-  readonly onToken?: (token: number, sequence: Sequence) => void;
-  /** Asks for the logits of every prompt position; the view is only valid during the call. */
+  /** Called for each generated token, with the logits it was chosen from, valid during the call only. */
+  readonly onToken?: (token: number, sequence: Sequence, logits: Float32Array) => void;
+  /** Which prompt positions `onLogits` is called for. `all` evaluates the whole prompt, cached or not. */
+  readonly wantsLogits?: 'all' | 'last';
+  /** Receives logits; the view is only valid during the call. */
   readonly onLogits?: (position: number, logits: Float32Array) => void;
   /** Called once, when the sequence has ended and its blocks are given back. */
   readonly onFinish: (reason: FinishReason, sequence: Sequence) => void;
@@ -59,7 +61,7 @@ export class Sequence {
 
   /** Takes over cached blocks; at least one token is left, since the last one's logits are wanted. */
   acquirePrefix(cache: KvCache): void {
-    if (this.request.onLogits) return;
+    if (this.request.wantsLogits === 'all') return;
     this.nBlocks = cache.acquirePrefix(this.tokens, this.nPrompt - 1, this.blocks);
     this.nPast = this.nBlocks * cache.blockSize;
     this.nCached = this.nPast;

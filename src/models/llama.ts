@@ -3,9 +3,10 @@
 
 import { GgufError, UnsupportedError } from '../base/errors.ts';
 import type { Gguf } from '../gguf/reader.ts';
+import { stepInputs } from '../graph/step.ts';
+import type { ProgramLimits } from '../graph/step.ts';
 import { Graph } from '../graph/tensor.ts';
-import { Attention, stepInputs } from '../nn/attention.ts';
-import type { ProgramLimits } from '../nn/attention.ts';
+import { Attention } from '../nn/attention.ts';
 import { Embedding, Linear } from '../nn/linear.ts';
 import { GatedMLP } from '../nn/mlp.ts';
 import { RMSNorm } from '../nn/norm.ts';

@@ -2,9 +2,8 @@
 
 import type { Gguf } from '../gguf/reader.ts';
 import { GgufError, ShapeError } from '../base/errors.ts';
-import { Graph } from '../graph/tensor.ts';
-import type { Tensor } from '../graph/tensor.ts';
-import type { ProgramLimits } from '../nn/attention.ts';
+import type { Graph, Tensor } from '../graph/tensor.ts';
+import type { ProgramLimits } from '../graph/step.ts';
 import type { WeightScope } from '../nn/module.ts';
 
 /** Counts that the engine and the user need to know; the rest stays in the architecture's file. */

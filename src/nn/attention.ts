@@ -1,56 +1,13 @@
 // Causal self-attention with grouped heads over the paged key-value cache.
 
 import type { DType } from '../base/dtype.ts';
-import type { Graph, RowCount, Tensor } from '../graph/tensor.ts';
+import { KV_BLOCK_SIZE } from '../graph/step.ts';
+import type { ProgramLimits, StepInputs } from '../graph/step.ts';
+import type { Graph, Tensor } from '../graph/tensor.ts';
 import { Linear } from './linear.ts';
 import type { WeightScope } from './module.ts';
 import { Rope } from './rope.ts';
 import type { RopeConfig } from './rope.ts';
-
-/** What varies by step and is the same for all layers: the leaves that the engine fills. */
-export interface StepInputs {
-  /** i32[nTokens] token ids */
-  readonly tokens: Tensor;
-  /** i32[nTokens] position of each token in its sequence */
-  readonly positions: Tensor;
-  /** i32[nTokens] sequence slot of each token */
-  readonly sequences: Tensor;
-  /** i32[nTokens] cache row that receives each token's key and value */
-  readonly kvSlots: Tensor;
-  /** i32[nSeqMax, nBlockPerSeq] cache blocks of each sequence slot */
-  readonly blockTables: Tensor;
-  /** i32[nOutputs] rows of the batch whose logits are wanted */
-  readonly outputRows: Tensor;
-}
-
-/** Bounds by which a program is built and its memory planned. */
-export interface ProgramLimits {
-  readonly nTokensMax: number;
-  readonly nOutputMax: number;
-  readonly nSeqMax: number;
-  /** Positions a sequence may have. */
-  readonly nCtx: number;
-  /** Blocks of the key-value cache, over all sequences. */
-  readonly nKvBlock: number;
-  readonly kvDtype: 'F16' | 'F32';
-}
-
-/** Positions in a block of the key-value cache. */
-export const KV_BLOCK_SIZE = 32;
-
-export function stepInputs(graph: Graph, limits: ProgramLimits): StepInputs {
-  const nTokens: RowCount = { name: 'nTokens', max: limits.nTokensMax };
-  const nOutputs: RowCount = { name: 'nOutputs', max: limits.nOutputMax };
-  const nBlockPerSeq = Math.ceil(limits.nCtx / KV_BLOCK_SIZE);
-  return {
-    tokens: graph.leaf('input', 'tokens', 'I32', [nTokens]),
-    positions: graph.leaf('input', 'positions', 'I32', [nTokens]),
-    sequences: graph.leaf('input', 'sequences', 'I32', [nTokens]),
-    kvSlots: graph.leaf('input', 'kvSlots', 'I32', [nTokens]),
-    blockTables: graph.leaf('input', 'blockTables', 'I32', [limits.nSeqMax, nBlockPerSeq]),
-    outputRows: graph.leaf('input', 'outputRows', 'I32', [nOutputs]),
-  };
-}
 
 export interface AttentionConfig {
   readonly nEmbd: number;

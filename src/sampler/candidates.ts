@@ -49,7 +49,10 @@ export class Candidates {
     this.size = own.length;
   }
 
-  /** Position of the greatest logit; of equal ones, that of the lowest token id. */
+  /**
+   * Position of the greatest logit; of equal ones, that of the lowest token id.
+   * @throws {SmallMindError} NUMERIC when every candidate's logit is -Infinity
+   */
   indexOfBest(): number {
     const { ids, logits, size } = this;
     let best = 0;
@@ -61,12 +64,13 @@ export class Candidates {
         max = logit;
       }
     }
+    if (!(max > -Infinity)) throw noChoiceError(this);
     return best;
   }
 
   /**
    * Softmax of the logits into `probs`.
-   * @throws {SmallMindError} NUMERIC when no candidate is possible, or a step made a logit NaN or +Infinity
+   * @throws {SmallMindError} NUMERIC when every logit is -Infinity, or a step made one NaN or +Infinity
    */
   computeProbs(): void {
     const { logits, probs, size } = this;

@@ -1,3 +1,6 @@
+// The door of the sampler: defaults, and that everything outside its range or type is refused with an error that says
+// which option, which value and which range.
+
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { resolveSamplerOptions, SAMPLER_DEFAULTS } from './options.ts';

@@ -104,9 +104,10 @@ export class Sampler {
   /** The candidate at which the cumulative probability passes a uniform random number. */
   #draw(): number {
     const candidates = this.#candidates;
-    candidates.computeProbs();
     const { ids, probs, size } = candidates;
-    if (size === 1) return ids[0]!;
+    // No softmax of a single candidate, but the refusal of an impossible one.
+    if (size === 1) return ids[candidates.indexOfBest()]!;
+    candidates.computeProbs();
     this.#random.fillUniform(this.#uniform);
     const target = this.#uniform[0]!;
     let sum = 0;

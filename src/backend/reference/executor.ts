@@ -12,6 +12,7 @@ import type { Value } from './operations.ts';
 
 export class ReferenceExecutor implements Executor {
   readonly description = 'reference (float64)';
+  readonly nThreads = 1;
   readonly #graph: Graph;
   readonly #weights: ReadonlyMap<string, Value>;
   readonly #state = new Map<string, Value>();

@@ -1,4 +1,5 @@
-// The number formats of the WebAssembly binary format, against values worked out by hand from the specification.
+// The number formats of the WebAssembly binary format, against bytes worked out by hand from the specification
+// (section 5.2, values).
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

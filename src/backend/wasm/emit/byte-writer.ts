@@ -1,4 +1,5 @@
-// A growing list of bytes with the number formats of the WebAssembly binary format.
+// A growing list of bytes with the number formats of the WebAssembly binary format: LEB128, little-endian floats,
+// lengths before what they measure. Knows nothing of instructions or modules.
 
 import { assert } from '../../../base/errors.ts';
 

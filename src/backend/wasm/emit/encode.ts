@@ -1,4 +1,5 @@
-// Instructions → bytes. Branch depths are found here, from the nesting of the written instructions.
+// Instructions → bytes. Branch depths are found here, from the nesting of the written instructions, so that the builder
+// can name its labels. Order and number of instructions stay as written.
 
 import { assert } from '../../../base/errors.ts';
 import type { ByteWriter } from './byte-writer.ts';
@@ -99,7 +100,7 @@ function encodeImmediates(
 
 /** The alignment hint is the size of the access: engines ignore it except for atomics, which need it exact. */
 function writeMemoryArgument(writer: ByteWriter, sizeBytes: number, offset: number): void {
-  writer.unsigned(Math.log2(sizeBytes));
+  writer.unsigned(31 - Math.clz32(sizeBytes));
   writer.unsigned(offset);
 }
 

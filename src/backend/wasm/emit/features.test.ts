@@ -1,4 +1,5 @@
-// Feature detection, against what the development engine is known to have.
+// Feature detection, against what the development engine is known to have, and against an engine that is made to refuse
+// some modules.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

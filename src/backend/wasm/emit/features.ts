@@ -1,4 +1,5 @@
 // What this engine's WebAssembly understands, found out by validating tiny modules that use it: never by version.
+// What a relaxed instruction computes is not asked here: that takes running it (evaluate.ts).
 
 import type { FunctionBuilder } from './function-builder.ts';
 import type { ModuleOptions } from './module-builder.ts';

@@ -1,4 +1,5 @@
-// Control structures and calls, run; and the mistakes that the builder refuses.
+// Control structures and calls, compiled and run; and the mistakes that the builder refuses: by the compiler where
+// types can tell (@ts-expect-error), and always when the function is written.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

@@ -1,4 +1,5 @@
-// Instructions → WebAssembly text, indented by block, with the names of locals, for review. wat2wasm can read it.
+// Instructions → WebAssembly text, indented by block, with the names of locals: for review. It is the standard's own
+// text format, so other tools can read it.
 
 import type { Global, Instruction, Local } from './expression.ts';
 import { lowerType } from './expression.ts';

@@ -1,4 +1,5 @@
-// Modules as a whole: memories of both widths, threads, globals, data, imports, and the listing.
+// Modules as a whole: memories of both widths, threads, imports, globals, data, constants, and the listing. Everything
+// but the listing is instantiated and run.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

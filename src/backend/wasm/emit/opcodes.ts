@@ -1,6 +1,5 @@
-// The instruction table of the assembler: name → code, signature, immediate. Everything else is derived from it: the
-// encoding, the listing, the typed functions of operations.ts, and the test that validates each row.
-// Columns of a row:
+// The instruction table, from which encoding, listing, the typed functions of operations.ts and a test are derived:
+//   name       as in the WebAssembly text format
 //   code       one byte, or 0xPP_CCC: prefix byte PP, then CCC as LEB128
 //   signature  'operands -> result'; 'ptr' is i32 or i64 by the module, 'any' is decided where it is used
 //   immediate  what follows the code in the instruction stream; nothing if left out

@@ -1,0 +1,56 @@
+// The public API: load a model, generate text with it.
+
+import { OptionError } from './base/errors.ts';
+import type { ByteSource } from './base/byte-source.ts';
+import { LocalModel } from './local-model.ts';
+import { Model } from './model.ts';
+import { resolveLoadOptions } from './options.ts';
+import type { LoadOptions, ModelSource } from './options.ts';
+import { RemoteModel } from './remote-model.ts';
+import { describeSource, openSource } from './source.ts';
+
+export { SmallMindError, GgufError, OptionError, ShapeError, UnsupportedError } from './base/errors.ts';
+export type { ErrorCode, ErrorDetails } from './base/errors.ts';
+export type { ByteSource } from './base/byte-source.ts';
+export { Model, Generation } from './model.ts';
+export type {
+  ChosenLogprob,
+  FinishReason,
+  GenerateOptions,
+  GenerateResult,
+  Kernels,
+  LoadOptions,
+  LoadProgressEvent,
+  ModelInfo,
+  ModelSource,
+  Timings,
+  TokenLogprob,
+} from './options.ts';
+
+/**
+ * Loads a GGUF model.
+ * @param source  a path or `file:` URL (Node), a Blob or File, the file's bytes, or any `ByteSource`. Bytes are copied to
+ *   the worker; a ByteSource is read from here, and closed.
+ * @throws {GgufError} for a damaged file, {UnsupportedError} for one that this version cannot run,
+ *   {SmallMindError} FILE_NOT_FOUND, FILE_UNREADABLE, OUT_OF_MEMORY, {OptionError} for a bad option
+ * @example
+ * await using model = await loadModel('stories260K-f32.gguf');
+ * for await (const piece of model.generate('Once upon a time')) process.stdout.write(piece);
+ */
+export async function loadModel(source: ModelSource, options: LoadOptions = {}): Promise<Model> {
+  if (typeof options !== 'object' || options === null) throw new OptionError('"options" expected an object');
+  const { signal, onProgress, thread = 'worker' } = options;
+  const resolved = resolveLoadOptions(options);
+  const posted = describeSource(source);
+  const remote = posted.kind === 'remote' ? (source as ByteSource) : undefined;
+  signal?.throwIfAborted();
+  try {
+    if (thread === 'worker') return new Model(await RemoteModel.load(posted, remote, resolved, { onProgress, signal }));
+    const opened = await openSource(posted, remote);
+    const isAborted = (): boolean => signal?.aborted ?? false;
+    return new Model(await LocalModel.load(opened, resolved, { onProgress, isAborted }));
+  } catch (error) {
+    signal?.throwIfAborted();
+    throw error;
+  }
+}

@@ -1,0 +1,335 @@
+// A model in this thread: puts file, tokenizer, executor and engine together. The worker holds one of these for each
+// model it serves; `thread: 'inline'` holds it in the caller's thread.
+
+import { platform } from '#platform';
+import type { Executor, WeightSource } from './backend/executor.ts';
+import { ReferenceExecutor } from './backend/reference/executor.ts';
+import { WasmExecutor } from './backend/wasm/executor.ts';
+import type { ByteSource } from './base/byte-source.ts';
+import { SmallMindError } from './base/errors.ts';
+import { Engine } from './engine/engine.ts';
+import type { FinishReason, Sequence } from './engine/sequence.ts';
+import { KV_BLOCK_SIZE } from './graph/step.ts';
+import type { ProgramLimits } from './graph/step.ts';
+import { getTensor, readGguf } from './gguf/reader.ts';
+import type { Gguf } from './gguf/reader.ts';
+import type { ModelDefinition } from './models/model.ts';
+import { defineModel } from './models/registry.ts';
+import type {
+  ChosenLogprob,
+  GenerateResult,
+  LoadProgressEvent,
+  ModelInfo,
+  ResolvedGenerateOptions,
+  ResolvedLoadOptions,
+} from './options.ts';
+import { Sampler } from './sampler/sampler.ts';
+import { createTokenizer } from './tokenizer/tokenizer.ts';
+import type { EncodeOptions, Tokenizer } from './tokenizer/tokenizer.ts';
+import { readVocabulary } from './tokenizer/vocabulary.ts';
+
+/** A running generation, as hosts of models report it. */
+export interface HostedRun {
+  readonly result: Promise<GenerateResult>;
+  /** Ends it before its next step; `result` then has the finish reason `abort`. */
+  abort(): void;
+}
+
+/** What a model can do, wherever it runs: in this thread or behind a worker. */
+export interface ModelHost {
+  readonly info: ModelInfo;
+  generate(
+    prompt: string | readonly number[],
+    options: ResolvedGenerateOptions,
+    onPiece: (text: string) => void,
+  ): HostedRun;
+  tokenize(text: string, options: EncodeOptions): Promise<number[]>;
+  detokenize(tokens: readonly number[]): Promise<string>;
+  /** f32[n, nVocab] for every position, or f32[nVocab] for the last. */
+  logits(tokens: readonly number[], all: boolean): Promise<Float32Array>;
+  close(): Promise<void>;
+}
+
+export interface LoadHooks {
+  readonly onProgress?: (progress: LoadProgressEvent) => void;
+  readonly isAborted?: () => boolean;
+}
+
+/** Logits are kept for at most so many bytes of rows a step; long vocabularies get fewer rows. */
+const LOGITS_BYTES_MAX = 16 << 20;
+
+/** Thread count when none is asked for. */
+const THREAD_COUNT_DEFAULT_MAX = 8;
+
+export class LocalModel implements ModelHost {
+  readonly info: ModelInfo;
+  readonly engine: Engine;
+  readonly tokenizer: Tokenizer;
+  readonly #executor: Executor;
+  readonly #stopTokens: ReadonlySet<number>;
+  #isPumping = false;
+  #isClosed = false;
+
+  private constructor(info: ModelInfo, tokenizer: Tokenizer, executor: Executor, engine: Engine) {
+    this.info = info;
+    this.tokenizer = tokenizer;
+    this.engine = engine;
+    this.#executor = executor;
+    const ids = Array.from({ length: tokenizer.nVocab }, (_, id) => id);
+    this.#stopTokens = new Set(ids.filter((id) => tokenizer.isEndOfGeneration(id)));
+  }
+
+  /** Loads a model and closes the source, whatever happens. */
+  static async load(source: ByteSource, options: ResolvedLoadOptions, hooks: LoadHooks = {}): Promise<LocalModel> {
+    const startMs = performance.now();
+    try {
+      const gguf = await readGguf(source);
+      const definition = defineModel(gguf);
+      const tokenizer = createTokenizer(readVocabulary(gguf.metadata));
+      const limits = limitsOf(definition, options);
+      requireVocabulary(gguf, definition, tokenizer);
+      const executor = await createExecutor(gguf, definition, limits, options, hooks);
+      const engine = new Engine(executor, limits, definition.hyperParameters.nVocab);
+      const info = describe(gguf, definition, executor, limits, performance.now() - startMs);
+      return new LocalModel(info, tokenizer, executor, engine);
+    } finally {
+      await source.close();
+    }
+  }
+
+  generate(
+    prompt: string | readonly number[],
+    options: ResolvedGenerateOptions,
+    onPiece: (text: string) => void,
+  ): HostedRun {
+    this.#requireOpen();
+    const tokens = typeof prompt === 'string' ? this.tokenizer.encode(prompt, options) : prompt;
+    const run = new LocalRun(this.tokenizer, tokens, options, onPiece);
+    const { nCtx } = this.engine.limits;
+    const sequence = this.engine.start({
+      tokens,
+      nGenerateMax: options.maxTokens ?? nCtx,
+      sampler: run.sampler,
+      stopTokens: new Set([...this.#stopTokens, ...options.stopTokens]),
+      onToken: (token, _, logits) => run.onToken(token, logits),
+      onFinish: (reason, ended) => run.onFinish(reason, ended),
+      onError: (error) => run.reject(error),
+    });
+    this.#pump();
+    return { result: run.result, abort: () => this.#abort(sequence) };
+  }
+
+  async tokenize(text: string, options: EncodeOptions = {}): Promise<number[]> {
+    this.#requireOpen();
+    return this.tokenizer.encode(text, options);
+  }
+
+  async detokenize(tokens: readonly number[]): Promise<string> {
+    this.#requireOpen();
+    const bad = tokens.find((t) => !(Number.isInteger(t) && t >= 0 && t < this.tokenizer.nVocab));
+    if (bad !== undefined) {
+      throw new SmallMindError(
+        'INVALID_OPTION',
+        `a token expected an id of 0..${this.tokenizer.nVocab - 1}, got ${bad}`,
+      );
+    }
+    return this.tokenizer.decode(tokens);
+  }
+
+  async logits(tokens: readonly number[], all: boolean): Promise<Float32Array> {
+    this.#requireOpen();
+    const { nVocab } = this.engine;
+    const rows = new Float32Array((all ? tokens.length : 1) * nVocab);
+    await new Promise<void>((resolve, reject) => {
+      this.engine.start({
+        tokens,
+        nGenerateMax: 0,
+        wantsLogits: all ? 'all' : 'last',
+        onLogits: (position, logits) => rows.set(logits, all ? position * nVocab : 0),
+        onFinish: () => resolve(),
+        onError: reject,
+      });
+      this.#pump();
+    });
+    return rows;
+  }
+
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.engine.failAll(closedError());
+    await this.#executor.close();
+  }
+
+  #abort(sequence: Sequence): void {
+    this.engine.abort(sequence);
+    this.#pump();
+  }
+
+  /** Steps the engine until it is idle, letting messages in between steps. */
+  #pump(): void {
+    if (this.#isPumping) return;
+    this.#isPumping = true;
+    const turn = async (): Promise<void> => {
+      // The first step waits, too: the caller gets its run before anything is reported.
+      await platform.yieldToEvents();
+      while (!this.#isClosed && this.engine.step()) await platform.yieldToEvents();
+      this.#isPumping = false;
+    };
+    void turn();
+  }
+
+  #requireOpen(): void {
+    if (this.#isClosed) throw closedError();
+  }
+}
+
+const closedError = (): SmallMindError => new SmallMindError('MODEL_CLOSED', 'the model is closed; load it again');
+
+/** Turns one sequence's tokens into text, log-probabilities and a result. */
+class LocalRun {
+  readonly result: Promise<GenerateResult>;
+  readonly sampler: Sampler;
+  readonly #tokenizer: Tokenizer;
+  readonly #decoder: ReturnType<Tokenizer['createDecoder']>;
+  readonly #onPiece: (text: string) => void;
+  readonly #nLogprobs: number | undefined;
+  readonly #logprobs: ChosenLogprob[] = [];
+  readonly #startMs = performance.now();
+  #text = '';
+  #resolve!: (result: GenerateResult) => void;
+  reject!: (error: unknown) => void;
+
+  constructor(
+    tokenizer: Tokenizer,
+    prompt: readonly number[],
+    options: ResolvedGenerateOptions,
+    onPiece: (text: string) => void,
+  ) {
+    this.result = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.reject = reject;
+    });
+    // Whoever waits gets the rejection; nobody waiting must not end the process.
+    this.result.catch(() => {});
+    this.sampler = new Sampler(options.sampler, tokenizer.nVocab);
+    this.#tokenizer = tokenizer;
+    // After nothing but BOS the text begins here: the space that a vocabulary puts in front of a text is dropped.
+    const isContinuation = prompt.some((id) => !tokenizer.isControl(id));
+    this.#decoder = tokenizer.createDecoder({ continuation: isContinuation });
+    this.#onPiece = onPiece;
+    this.#nLogprobs = options.logprobs;
+  }
+
+  onToken(token: number, logits: Float32Array): void {
+    if (this.#nLogprobs !== undefined) this.#logprobs.push(this.#logprobsOf(logits, this.#nLogprobs));
+    this.#emit(this.#decoder.push(token));
+  }
+
+  onFinish(reason: FinishReason, sequence: Sequence): void {
+    this.#emit(this.#decoder.flush());
+    const endMs = performance.now();
+    const firstMs = sequence.firstTokenAtMs || endMs;
+    const promptMs = firstMs - this.#startMs;
+    const decodeMs = endMs - firstMs;
+    const perSecond = (n: number, ms: number): number => (ms > 0 ? (1000 * n) / ms : 0);
+    this.#resolve({
+      text: this.#text,
+      tokens: Array.from(sequence.tokens.subarray(sequence.nPrompt, sequence.nTokens)),
+      promptTokens: sequence.nPrompt,
+      cachedTokens: sequence.nCached,
+      finishReason: reason,
+      seed: this.sampler.seed,
+      timings: {
+        promptMs,
+        promptTokensPerSecond: perSecond(sequence.nPrompt - sequence.nCached, promptMs),
+        decodeMs,
+        decodeTokensPerSecond: perSecond(Math.max(0, sequence.nGenerated - 1), decodeMs),
+      },
+      ...(this.#nLogprobs === undefined ? {} : { logprobs: this.#logprobs }),
+    });
+  }
+
+  #emit(text: string): void {
+    if (text === '') return;
+    this.#text += text;
+    this.#onPiece(text);
+  }
+
+  #logprobsOf(logits: Float32Array, topN: number): ChosenLogprob {
+    const textOf = (token: number): string => new TextDecoder().decode(this.#tokenizer.pieceBytes(token));
+    const withText = (t: { token: number; logprob: number }) => ({ ...t, text: textOf(t.token) });
+    const { chosen, top } = this.sampler.logprobs(logits, topN);
+    return { ...withText(chosen), top: top.map(withText) };
+  }
+}
+
+function limitsOf({ hyperParameters }: ModelDefinition, options: ResolvedLoadOptions): ProgramLimits {
+  const { nCtxTrain, nVocab } = hyperParameters;
+  const nCtx = options.nCtx ?? Math.min(nCtxTrain, 4096);
+  const nTokensMax = Math.min(nCtx * options.parallel, Math.max(options.prefillChunk, options.parallel));
+  const nRowsMax = Math.max(1, Math.floor(LOGITS_BYTES_MAX / (4 * nVocab)));
+  return {
+    nTokensMax,
+    nOutputMax: Math.max(options.parallel, Math.min(nTokensMax, nRowsMax)),
+    nSeqMax: options.parallel,
+    nCtx,
+    nKvBlock: options.parallel * Math.ceil(nCtx / KV_BLOCK_SIZE),
+    kvDtype: options.kvType,
+  };
+}
+
+function requireVocabulary(gguf: Gguf, { hyperParameters }: ModelDefinition, tokenizer: Tokenizer): void {
+  if (tokenizer.nVocab === hyperParameters.nVocab) return;
+  throw new SmallMindError(
+    'SHAPE_MISMATCH',
+    `${gguf.source.name}: the vocabulary has ${tokenizer.nVocab} tokens, the embedding table ${hyperParameters.nVocab} rows`,
+  );
+}
+
+async function createExecutor(
+  gguf: Gguf,
+  definition: ModelDefinition,
+  limits: ProgramLimits,
+  options: ResolvedLoadOptions,
+  { onProgress, isAborted }: LoadHooks,
+): Promise<Executor> {
+  const source: WeightSource = {
+    async read(name, offsetBytes, target) {
+      if (isAborted?.()) throw new SmallMindError('MODEL_CLOSED', 'loading was aborted');
+      await gguf.source.read(getTensor(gguf, name).offsetBytes + offsetBytes, target);
+    },
+  };
+  const report = (loadedBytes: number, totalBytes: number): void => onProgress?.({ loadedBytes, totalBytes });
+  const graph = definition.buildGraph(limits);
+  if (options.kernels === 'reference') return ReferenceExecutor.create(graph, source, report);
+  const { kernels, activations } = options;
+  const nThreads = options.threads ?? Math.min(platform.nPhysicalCore(), THREAD_COUNT_DEFAULT_MAX);
+  return WasmExecutor.create(graph, source, { kernels, activations, nThreads, onProgress: report });
+}
+
+function describe(
+  gguf: Gguf,
+  { hyperParameters }: ModelDefinition,
+  executor: Executor,
+  limits: ProgramLimits,
+  loadMs: number,
+): ModelInfo {
+  const { architecture, nVocab, nEmbd, nLayer, nCtxTrain } = hyperParameters;
+  let nParameters = 0;
+  for (const { shape } of gguf.tensors.values()) nParameters += shape.reduce((n, d) => n * d, 1);
+  return {
+    architecture,
+    name: gguf.metadata.getString('general.name', ''),
+    nParameters,
+    nVocab,
+    nEmbd,
+    nLayer,
+    nCtxTrain,
+    nCtx: limits.nCtx,
+    memoryBytes: executor.memoryBytes,
+    threads: executor.nThreads,
+    executor: executor.description,
+    loadMs,
+  };
+}

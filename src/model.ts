@@ -1,0 +1,117 @@
+// The public handle of a model, and of a text being generated.
+
+import type { ModelHost } from './local-model.ts';
+import { resolveGenerateOptions } from './options.ts';
+import type { GenerateOptions, GenerateResult, ModelInfo } from './options.ts';
+import type { EncodeOptions } from './tokenizer/tokenizer.ts';
+
+/** A loaded model. Close it when it is no longer needed, or declare it with `await using`. */
+export class Model implements AsyncDisposable {
+  readonly #host: ModelHost;
+
+  /** @internal Use `loadModel`. */
+  constructor(host: ModelHost) {
+    this.#host = host;
+  }
+
+  get info(): ModelInfo {
+    return this.#host.info;
+  }
+
+  /**
+   * Starts generating at once: `for await (const piece of run)` streams the text, `await run.result` gives the whole.
+   * @param prompt  text, or token ids
+   * @throws {OptionError} INVALID_OPTION at the call; {SmallMindError} CONTEXT_FULL, NUMERIC … from the run
+   */
+  generate(prompt: string | readonly number[], options: GenerateOptions = {}): Generation {
+    const resolved = resolveGenerateOptions(options);
+    return new Generation((onPiece) => this.#host.generate(prompt, resolved, onPiece), options.signal);
+  }
+
+  /** Token ids of `text`, with BOS or EOS as the model wants them unless `addSpecial` is false. */
+  tokenize(text: string, options: EncodeOptions = {}): Promise<number[]> {
+    return this.#host.tokenize(text, options);
+  }
+
+  /** Text of whole tokens; control tokens are left out. */
+  detokenize(tokens: readonly number[]): Promise<string> {
+    return this.#host.detokenize(tokens);
+  }
+
+  /**
+   * Raw logits after `tokens`: f32[nVocab] of the last position, or with `all` f32[tokens.length, nVocab].
+   * @throws {SmallMindError} CONTEXT_FULL when there are more tokens than the context holds
+   */
+  logits(tokens: readonly number[], options: { all?: boolean } = {}): Promise<Float32Array> {
+    return this.#host.logits(tokens, options.all ?? false);
+  }
+
+  /** Ends what is being generated with MODEL_CLOSED and gives back memory and threads. May be called twice. */
+  close(): Promise<void> {
+    return this.#host.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
+/** A text being generated. Pieces that nobody has read yet wait; leaving the loop early ends the generation. */
+export class Generation implements AsyncIterable<string> {
+  /** The whole text with counts and timings; rejects with the signal's reason when aborted. */
+  readonly result: Promise<GenerateResult>;
+  readonly #pieces: string[] = [];
+  #abort: () => void = () => {};
+  #isDone = false;
+  #wake: () => void = () => {};
+
+  /** @internal Use `model.generate`. */
+  constructor(
+    start: (onPiece: (text: string) => void) => { result: Promise<GenerateResult>; abort(): void },
+    signal?: AbortSignal,
+  ) {
+    this.result = this.#run(start, signal);
+    // Whoever reads the pieces gets the error, too; nobody awaiting `result` must not end the process.
+    this.result.catch(() => {});
+  }
+
+  /** Ends the generation; `result` then holds what there is, with the finish reason `abort`. */
+  stop(): void {
+    this.#abort();
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<string, void, undefined> {
+    try {
+      for (;;) {
+        while (this.#pieces.length > 0) yield this.#pieces.shift()!;
+        if (this.#isDone) break;
+        await new Promise<void>((resolve) => (this.#wake = resolve));
+      }
+      await this.result;
+    } finally {
+      this.#abort();
+    }
+  }
+
+  async #run(
+    start: (onPiece: (text: string) => void) => { result: Promise<GenerateResult>; abort(): void },
+    signal: AbortSignal | undefined,
+  ): Promise<GenerateResult> {
+    try {
+      signal?.throwIfAborted();
+      const run = start((text) => {
+        this.#pieces.push(text);
+        this.#wake();
+      });
+      this.#abort = () => run.abort();
+      signal?.addEventListener('abort', this.#abort, { once: true });
+      const result = await run.result;
+      signal?.throwIfAborted();
+      return result;
+    } finally {
+      signal?.removeEventListener('abort', this.#abort);
+      this.#isDone = true;
+      this.#wake();
+    }
+  }
+}

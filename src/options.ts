@@ -1,0 +1,181 @@
+// The public options and results, with their defaults, and the check at the door: behind it, everything is trusted.
+
+import type { ByteSource } from './base/byte-source.ts';
+import { OptionError } from './base/errors.ts';
+import type { FinishReason } from './engine/sequence.ts';
+import { resolveSamplerOptions } from './sampler/options.ts';
+import type { SamplerOptions } from './sampler/options.ts';
+
+export type { FinishReason };
+
+/** Where a model comes from: a path or `file:` URL (Node), a Blob or File, bytes, or any random-access source. */
+export type ModelSource = string | URL | Blob | ArrayBuffer | Uint8Array | ByteSource;
+
+/** `auto` probes the engine; `reference` is the slow float64 oracle. */
+export type Kernels = 'auto' | 'relaxed' | 'simd' | 'strict' | 'reference';
+
+export interface LoadProgressEvent {
+  readonly loadedBytes: number;
+  readonly totalBytes: number;
+}
+
+export interface LoadOptions {
+  /** Where the engine runs: in a worker, or on the calling thread, which it then blocks for each step. Default `worker`. */
+  thread?: 'worker' | 'inline';
+  /** Threads that compute, 1..64. Default: the machine's physical cores, at most 8; 1 without shared memory. */
+  threads?: number;
+  /** Context in tokens, prompt and answer together. Default: what the model was trained for, at most 4096. */
+  nCtx?: number;
+  /** Texts that can be generated at the same time, each with its own context; further ones wait. 1..64, default 1. */
+  parallel?: number;
+  /** Prompt tokens evaluated in one step, 1..4096. Default 128. */
+  prefillChunk?: number;
+  /** Kernel set. `strict` gives the same bits on every machine and with any number of threads. Default `auto`. */
+  kernels?: Kernels;
+  /** `q8`: activations in 8 bits for quantised weights (fast). `f32`: as they are (exact). Default `q8`. */
+  activations?: 'q8' | 'f32';
+  /** Type of the key-value cache. Default `F16`. */
+  kvType?: 'F16' | 'F32';
+  /** Called while weights are read. */
+  onProgress?: (progress: LoadProgressEvent) => void;
+  /** Aborts loading: `loadModel` then rejects with its reason. */
+  signal?: AbortSignal;
+}
+
+/** `LoadOptions` with every default in place, except those that depend on the model or the machine. */
+export interface ResolvedLoadOptions {
+  readonly threads: number | undefined;
+  readonly nCtx: number | undefined;
+  readonly parallel: number;
+  readonly prefillChunk: number;
+  readonly kernels: Kernels;
+  readonly activations: 'q8' | 'f32';
+  readonly kvType: 'F16' | 'F32';
+}
+
+export interface GenerateOptions extends Partial<SamplerOptions> {
+  /** Tokens to generate at most; 0 only evaluates the prompt. Default: until the text ends or the context is full. */
+  maxTokens?: number;
+  /** Further tokens that end the text, beside the model's own. They are not part of the result. */
+  stopTokens?: readonly number[];
+  /** Log-probabilities of each token and of this many of the most likely ones, 0..20. Default: none. */
+  logprobs?: number;
+  /** Adds BOS to a text prompt where the model wants it. Default true. */
+  addSpecial?: boolean;
+  /** Reads control tokens written in a text prompt (`</s>`) as such. Default false: they are plain text. */
+  parseSpecial?: boolean;
+  /** Aborts: iteration and `result` then reject with its reason. */
+  signal?: AbortSignal;
+}
+
+/** `GenerateOptions` checked and filled in; crosses to the worker. */
+export interface ResolvedGenerateOptions {
+  readonly sampler: SamplerOptions;
+  readonly maxTokens: number | undefined;
+  readonly stopTokens: readonly number[];
+  readonly logprobs: number | undefined;
+  readonly addSpecial: boolean;
+  readonly parseSpecial: boolean;
+}
+
+export interface TokenLogprob {
+  readonly token: number;
+  readonly text: string;
+  /** Natural logarithm of the probability, from the model's own distribution. */
+  readonly logprob: number;
+}
+
+export interface ChosenLogprob extends TokenLogprob {
+  /** The most likely tokens, best first. */
+  readonly top: readonly TokenLogprob[];
+}
+
+export interface Timings {
+  /** From the call to the first chosen token. */
+  readonly promptMs: number;
+  /** Prompt tokens evaluated (those found in the cache are not) a second. */
+  readonly promptTokensPerSecond: number;
+  /** From the first token to the last. */
+  readonly decodeMs: number;
+  readonly decodeTokensPerSecond: number;
+}
+
+export interface GenerateResult {
+  readonly text: string;
+  readonly tokens: readonly number[];
+  /** Tokens of the prompt. */
+  readonly promptTokens: number;
+  /** Of these, found in the cache. */
+  readonly cachedTokens: number;
+  /** `stop`: the model ended the text. `length`: maxTokens. `context`: the context is full. */
+  readonly finishReason: FinishReason;
+  /** Give it as `seed` to get the same text again. */
+  readonly seed: number;
+  readonly timings: Timings;
+  /** With the option `logprobs`: one entry a token. */
+  readonly logprobs?: readonly ChosenLogprob[];
+}
+
+/** What is known of a loaded model. */
+export interface ModelInfo {
+  readonly architecture: string;
+  /** `general.name` of the file; empty where it has none. */
+  readonly name: string;
+  readonly nParameters: number;
+  readonly nVocab: number;
+  readonly nEmbd: number;
+  readonly nLayer: number;
+  readonly nCtxTrain: number;
+  /** Context that it was loaded with. */
+  readonly nCtx: number;
+  /** Bytes held for weights, key-value cache and work areas. */
+  readonly memoryBytes: number;
+  readonly threads: number;
+  /** The executor in words, e.g. `wasm relaxed (u8), 2 threads`. */
+  readonly executor: string;
+  readonly loadMs: number;
+}
+
+function choice<T extends string>(name: string, value: unknown, fallback: T, allowed: readonly T[]): T {
+  if (value === undefined) return fallback;
+  if (allowed.includes(value as T)) return value as T;
+  throw new OptionError(`"${name}" expected one of ${allowed.join(', ')}, got ${String(value)}`, { option: name });
+}
+
+function integer<T extends number | undefined>(
+  name: string,
+  value: unknown,
+  fallback: T,
+  min: number,
+  max: number,
+): number | T {
+  if (value === undefined) return fallback;
+  if (typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max) return value;
+  throw new OptionError(`"${name}" expected an integer from ${min} to ${max}, got ${String(value)}`, { option: name });
+}
+
+/** @throws {OptionError} naming the option, its value and its range */
+export function resolveLoadOptions(options: LoadOptions): ResolvedLoadOptions {
+  choice('thread', options.thread, 'worker', ['worker', 'inline']);
+  return {
+    threads: integer('threads', options.threads, undefined, 1, 64),
+    nCtx: integer('nCtx', options.nCtx, undefined, 1, 2 ** 20),
+    parallel: integer('parallel', options.parallel, 1, 1, 64),
+    prefillChunk: integer('prefillChunk', options.prefillChunk, 128, 1, 4096),
+    kernels: choice('kernels', options.kernels, 'auto', ['auto', 'relaxed', 'simd', 'strict', 'reference']),
+    activations: choice('activations', options.activations, 'q8', ['q8', 'f32']),
+    kvType: choice('kvType', options.kvType, 'F16', ['F16', 'F32']),
+  };
+}
+
+/** @throws {OptionError} naming the option, its value and its range */
+export function resolveGenerateOptions(options: GenerateOptions): ResolvedGenerateOptions {
+  return {
+    sampler: resolveSamplerOptions(options),
+    maxTokens: integer('maxTokens', options.maxTokens, undefined, 0, 2 ** 31 - 1),
+    stopTokens: [...(options.stopTokens ?? [])].map((t) => integer('stopTokens', t, 0, 0, 2 ** 31 - 1)),
+    logprobs: integer('logprobs', options.logprobs, undefined, 0, 20),
+    addSpecial: options.addSpecial ?? true,
+    parseSpecial: options.parseSpecial ?? false,
+  };
+}

@@ -1,0 +1,191 @@
+// A model behind the engine's worker: every call is a message. One worker serves all models of the process; it starts
+// with the first and ends with the last, and it keeps the process alive only while a request is under way.
+
+import { platform } from '#platform';
+import type { ByteSource } from './base/byte-source.ts';
+import { SmallMindError, fromErrorRecord, toErrorRecord } from './base/errors.ts';
+import type { WorkerHandle } from './base/platform.ts';
+import type { HostedRun, LoadHooks, ModelHost } from './local-model.ts';
+import type { GenerateResult, ModelInfo, ResolvedGenerateOptions, ResolvedLoadOptions } from './options.ts';
+import type { EncodeOptions } from './tokenizer/tokenizer.ts';
+import type { FromWorker, PostedSource, RequestType, Requests, ToWorker } from './worker-protocol.ts';
+
+interface Pending {
+  resolve(value: unknown): void;
+  reject(error: unknown): void;
+  readonly onEvent?: (event: FromWorker) => void;
+}
+
+/** The connection to the worker. */
+class EngineWorker {
+  readonly #worker: WorkerHandle;
+  readonly #pending = new Map<number, Pending>();
+  #nextId = 1;
+  #nModels = 0;
+
+  /** The process's worker, started on demand. */
+  static current: EngineWorker | undefined;
+
+  static get(): EngineWorker {
+    EngineWorker.current ??= new EngineWorker();
+    return EngineWorker.current;
+  }
+
+  constructor() {
+    this.#worker = platform.spawnEngineWorker();
+    this.#worker.onMessage((message) => this.#receive(message as FromWorker));
+    this.#worker.onError((error) => this.#die(error));
+  }
+
+  /** Sends a request. @returns its number, for `abort`, and the answer */
+  request<T extends RequestType>(
+    type: T,
+    args: Requests[T]['args'],
+    onEvent?: (event: FromWorker) => void,
+  ): { id: number; answer: Promise<Requests[T]['answer']> } {
+    const id = this.#nextId++;
+    const answer = new Promise<Requests[T]['answer']>((resolve, reject) => {
+      this.#pending.set(id, { resolve: resolve as (value: unknown) => void, reject, onEvent });
+    });
+    this.#worker.keepAlive(true);
+    this.post({ id, type, args } as ToWorker);
+    return { id, answer };
+  }
+
+  post(message: ToWorker): void {
+    this.#worker.post(message);
+  }
+
+  /** Counts a model that is loading or loaded. */
+  retain(): void {
+    this.#nModels++;
+  }
+
+  /** Without models the worker ends. */
+  async release(): Promise<void> {
+    if (--this.#nModels > 0) return;
+    if (EngineWorker.current === this) EngineWorker.current = undefined;
+    await this.#worker.terminate();
+  }
+
+  #receive(message: FromWorker): void {
+    const pending = this.#pending.get(message.id);
+    if (!pending) return;
+    if (message.type !== 'answer' && message.type !== 'error') return pending.onEvent?.(message);
+    this.#pending.delete(message.id);
+    if (this.#pending.size === 0) this.#worker.keepAlive(false);
+    if (message.type === 'answer') pending.resolve(message.value);
+    else pending.reject(fromErrorRecord(message.error));
+  }
+
+  #die(error: Error): void {
+    if (EngineWorker.current === this) EngineWorker.current = undefined;
+    const crash = new SmallMindError(
+      'ENGINE_CRASHED',
+      `the engine's worker died: ${error.message}; load the model again`,
+    );
+    for (const { reject } of this.#pending.values()) reject(crash);
+    this.#pending.clear();
+  }
+}
+
+export class RemoteModel implements ModelHost {
+  readonly info: ModelInfo;
+  readonly #worker: EngineWorker;
+  readonly #model: number;
+  #closing: Promise<void> | undefined;
+
+  private constructor(worker: EngineWorker, model: number, info: ModelInfo) {
+    this.#worker = worker;
+    this.#model = model;
+    this.info = info;
+  }
+
+  /** @param remote  what a source of kind `remote` is read from, in this thread */
+  static async load(
+    source: PostedSource,
+    remote: ByteSource | undefined,
+    options: ResolvedLoadOptions,
+    { onProgress, signal }: Pick<LoadHooks, 'onProgress'> & { signal?: AbortSignal },
+  ): Promise<RemoteModel> {
+    const worker = EngineWorker.get();
+    worker.retain();
+    const { id, answer } = worker.request('load', { source, options }, (event) => {
+      if (event.type === 'progress') onProgress?.(event.progress);
+      if (event.type === 'read') void answerRead(worker, remote!, event);
+    });
+    const abort = (): void => worker.post({ id, type: 'abort' });
+    signal?.addEventListener('abort', abort, { once: true });
+    try {
+      const { model, info } = await answer;
+      return new RemoteModel(worker, model, info);
+    } catch (error) {
+      await worker.release();
+      throw error;
+    } finally {
+      signal?.removeEventListener('abort', abort);
+      await remote?.close();
+    }
+  }
+
+  generate(
+    prompt: string | readonly number[],
+    options: ResolvedGenerateOptions,
+    onPiece: (text: string) => void,
+  ): HostedRun {
+    const args = { model: this.#model, prompt, options };
+    const { id, answer } = this.#request('generate', args, (event) => {
+      if (event.type === 'piece') onPiece(event.text);
+    });
+    const result: Promise<GenerateResult> = answer;
+    result.catch(() => {});
+    return { result, abort: () => this.#worker.post({ id, type: 'abort' }) };
+  }
+
+  async tokenize(text: string, options: EncodeOptions): Promise<number[]> {
+    return this.#request('tokenize', { model: this.#model, text, options }).answer;
+  }
+
+  async detokenize(tokens: readonly number[]): Promise<string> {
+    return this.#request('detokenize', { model: this.#model, tokens }).answer;
+  }
+
+  async logits(tokens: readonly number[], all: boolean): Promise<Float32Array> {
+    return this.#request('logits', { model: this.#model, tokens, all }).answer;
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    try {
+      await this.#worker.request('close', { model: this.#model }).answer;
+    } catch (error) {
+      // A worker that has died has closed the model, too.
+      if (!(error instanceof SmallMindError && error.code === 'ENGINE_CRASHED')) throw error;
+    } finally {
+      await this.#worker.release();
+    }
+  }
+
+  #request<T extends RequestType>(type: T, args: Requests[T]['args'], onEvent?: (event: FromWorker) => void) {
+    if (this.#closing) throw new SmallMindError('MODEL_CLOSED', 'the model is closed; load it again');
+    return this.#worker.request(type, args, onEvent);
+  }
+}
+
+async function answerRead(
+  worker: EngineWorker,
+  source: ByteSource,
+  { id, read, offsetBytes, lengthBytes }: Extract<FromWorker, { type: 'read' }>,
+): Promise<void> {
+  try {
+    const bytes = new Uint8Array(lengthBytes);
+    await source.read(offsetBytes, bytes);
+    worker.post({ id, type: 'bytes', read, bytes });
+  } catch (error) {
+    worker.post({ id, type: 'bytes', read, error: toErrorRecord(error) });
+  }
+}

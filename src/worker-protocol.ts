@@ -1,0 +1,61 @@
+// The messages between a model's handle and the engine's worker. Requests are numbered by the caller; every request
+// gets any number of events and then exactly one answer. The worker may in turn ask for bytes of a source that cannot
+// be posted.
+
+import type { ErrorRecord } from './base/errors.ts';
+import type {
+  GenerateResult,
+  LoadProgressEvent,
+  ModelInfo,
+  ResolvedGenerateOptions,
+  ResolvedLoadOptions,
+} from './options.ts';
+import type { EncodeOptions } from './tokenizer/tokenizer.ts';
+
+/** A source as it can be posted; `remote` is read through `read` messages. */
+export type PostedSource =
+  | { readonly kind: 'file'; readonly path: string }
+  | { readonly kind: 'bytes'; readonly bytes: Uint8Array; readonly name: string }
+  | { readonly kind: 'blob'; readonly blob: Blob; readonly name: string }
+  | { readonly kind: 'remote'; readonly name: string; readonly sizeBytes: number };
+
+/** Each request's arguments and answer. */
+export interface Requests {
+  load: { args: { source: PostedSource; options: ResolvedLoadOptions }; answer: { model: number; info: ModelInfo } };
+  generate: {
+    args: { model: number; prompt: string | readonly number[]; options: ResolvedGenerateOptions };
+    answer: GenerateResult;
+  };
+  tokenize: { args: { model: number; text: string; options: EncodeOptions }; answer: number[] };
+  detokenize: { args: { model: number; tokens: readonly number[] }; answer: string };
+  logits: { args: { model: number; tokens: readonly number[]; all: boolean }; answer: Float32Array };
+  close: { args: { model: number }; answer: void };
+}
+
+export type RequestType = keyof Requests;
+
+export type ToWorker =
+  | { [T in RequestType]: { readonly id: number; readonly type: T; readonly args: Requests[T]['args'] } }[RequestType]
+  /** Ends the request early: a load rejects, a generation finishes with the reason `abort`. */
+  | { readonly id: number; readonly type: 'abort' }
+  | {
+      readonly id: number;
+      readonly type: 'bytes';
+      readonly read: number;
+      readonly bytes?: Uint8Array;
+      readonly error?: ErrorRecord;
+    };
+
+export type FromWorker =
+  | { readonly id: number; readonly type: 'answer'; readonly value: unknown }
+  | { readonly id: number; readonly type: 'error'; readonly error: ErrorRecord }
+  | { readonly id: number; readonly type: 'progress'; readonly progress: LoadProgressEvent }
+  | { readonly id: number; readonly type: 'piece'; readonly text: string }
+  /** Bytes of the request's remote source are needed; `read` numbers the question. */
+  | {
+      readonly id: number;
+      readonly type: 'read';
+      readonly read: number;
+      readonly offsetBytes: number;
+      readonly lengthBytes: number;
+    };

@@ -1,0 +1,101 @@
+// The engine's worker: holds the models and answers the requests of their handles. Between steps of a model it returns
+// to its event loop, so that requests and aborts are heard while text is generated.
+
+import { platform } from '#platform';
+import type { ByteSource } from './base/byte-source.ts';
+import { SmallMindError, fromErrorRecord, toErrorRecord } from './base/errors.ts';
+import { LocalModel } from './local-model.ts';
+import { openSource } from './source.ts';
+import type { FromWorker, PostedSource, RequestType, Requests, ToWorker } from './worker-protocol.ts';
+
+const port = platform.parentPort()!;
+const models = new Map<number, LocalModel>();
+/** What `abort` does to the requests under way. */
+const aborts = new Map<number, () => void>();
+/** Reads of remote sources that wait for their bytes. */
+const reads = new Map<number, { target: Uint8Array; resolve(): void; reject(error: unknown): void }>();
+let nextModel = 1;
+let nextRead = 1;
+
+type Handlers = { [T in RequestType]: (id: number, args: Requests[T]['args']) => Promise<Requests[T]['answer']> };
+
+const handlers: Handlers = {
+  async load(id, { source, options }) {
+    let isAborted = false;
+    aborts.set(id, () => (isAborted = true));
+    const opened = await openSource(source, remoteSource(id, source));
+    const model = await LocalModel.load(opened, options, {
+      onProgress: (progress) => send({ id, type: 'progress', progress }),
+      isAborted: () => isAborted,
+    });
+    const number = nextModel++;
+    models.set(number, model);
+    return { model: number, info: model.info };
+  },
+  generate(id, { model, prompt, options }) {
+    const run = modelOf(model).generate(prompt, options, (text) => send({ id, type: 'piece', text }));
+    aborts.set(id, () => run.abort());
+    return run.result;
+  },
+  tokenize: async (_, { model, text, options }) => modelOf(model).tokenize(text, options),
+  detokenize: async (_, { model, tokens }) => modelOf(model).detokenize(tokens),
+  logits: async (_, { model, tokens, all }) => modelOf(model).logits(tokens, all),
+  async close(_, { model }) {
+    const closing = modelOf(model);
+    models.delete(model);
+    await closing.close();
+  },
+};
+
+port.onMessage((message) => {
+  const request = message as ToWorker;
+  if (request.type === 'abort') aborts.get(request.id)?.();
+  else if (request.type === 'bytes') receiveBytes(request);
+  else void answer(request);
+});
+
+async function answer({ id, type, args }: Extract<ToWorker, { args: unknown }>): Promise<void> {
+  try {
+    const handler = handlers[type] as (id: number, args: unknown) => Promise<unknown>;
+    send({ id, type: 'answer', value: await handler(id, args) });
+  } catch (error) {
+    send({ id, type: 'error', error: toErrorRecord(error) });
+  } finally {
+    aborts.delete(id);
+  }
+}
+
+function send(message: FromWorker): void {
+  port.post(message);
+}
+
+function modelOf(number: number): LocalModel {
+  const model = models.get(number);
+  if (!model) throw new SmallMindError('MODEL_CLOSED', 'the model is closed; load it again');
+  return model;
+}
+
+/** A source that lives with the caller: every read is a question and an answer. */
+function remoteSource(id: number, source: PostedSource): ByteSource | undefined {
+  if (source.kind !== 'remote') return undefined;
+  return {
+    name: source.name,
+    sizeBytes: source.sizeBytes,
+    read: (offsetBytes, target) =>
+      new Promise((resolve, reject) => {
+        const read = nextRead++;
+        reads.set(read, { target, resolve, reject });
+        send({ id, type: 'read', read, offsetBytes, lengthBytes: target.length });
+      }),
+    async close() {},
+  };
+}
+
+function receiveBytes({ read, bytes, error }: Extract<ToWorker, { type: 'bytes' }>): void {
+  const waiting = reads.get(read);
+  reads.delete(read);
+  if (!waiting) return;
+  if (!bytes) return waiting.reject(error ? fromErrorRecord(error) : new Error('no bytes'));
+  waiting.target.set(bytes);
+  waiting.resolve();
+}
