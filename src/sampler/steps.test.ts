@@ -181,6 +181,17 @@ test('typical-p prefers the lower token id among equally typical ones', () => {
   );
 });
 
+test('top-p stops where its sum is reached, typical-p where it is exceeded', () => {
+  // Four probabilities of exactly a quarter.
+  const kept = (step: SamplerStep): number => {
+    const candidates = load([0, 0, 0, 0]);
+    step.apply(candidates);
+    return candidates.size;
+  };
+  assert.equal(kept(topP(0.5)), 2);
+  assert.equal(kept(typicalP(0.5)), 3);
+});
+
 test('min-p keeps the tiny examples of llama.cpp', () => {
   assertNear(survivors(TENTHS, minP(0.24)), [0.4, 0.3, 0.2, 0.1]);
   assertNear(survivors(TENTHS, minP(0.26)), [0.4 / 0.9, 0.3 / 0.9, 0.2 / 0.9]);

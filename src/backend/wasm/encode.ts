@@ -1,6 +1,6 @@
 // Encoding: a program's instructions become fixed-size records in the model's memory, where the kernels read them.
 
-import { SmallMindError, UnsupportedError } from '../../base/errors.ts';
+import { SmallMindError } from '../../base/errors.ts';
 import type { Instruction, Program } from '../../graph/plan.ts';
 import {
   BARRIER_OFFSET,
@@ -13,22 +13,38 @@ import {
   SCRATCH_SLOT,
   SLOT_BYTES,
 } from './kernels/kernel.ts';
-import { KERNELS, kernelIndex } from './kernels/table.ts';
+import type { Kernel } from './kernels/kernel.ts';
+import { kernelFor } from './kernels/table.ts';
 import type { MemoryLayout } from './memory.ts';
 
-/** Writes all records to `layout.programAddress`. */
-export function encodeProgram(program: Program, layout: MemoryLayout, memory: ArrayBufferLike): void {
+/**
+ * Writes all records to `layout.programAddress`.
+ * @param kernels  the module's function table
+ */
+export function encodeProgram(
+  program: Program,
+  kernels: readonly Kernel[],
+  layout: MemoryLayout,
+  memory: ArrayBufferLike,
+): void {
   const view = new DataView(memory);
   program.instructions.forEach((instruction, i) => {
-    encodeInstruction(instruction, layout, view, layout.programAddress + i * RECORD_BYTES);
+    const record = layout.programAddress + i * RECORD_BYTES;
+    const kernel = kernelFor(instruction);
+    view.setInt32(record, kernels.indexOf(kernel), true);
+    encodeInstruction(instruction, kernel, layout, view, record);
   });
 }
 
-function encodeInstruction(instruction: Instruction, layout: MemoryLayout, view: DataView, record: number): void {
+function encodeInstruction(
+  instruction: Instruction,
+  kernel: Kernel,
+  layout: MemoryLayout,
+  view: DataView,
+  record: number,
+): void {
   const { out, inputs, rows, barrier } = instruction;
   const slot = (index: number): number => record + index * SLOT_BYTES;
-  const index = kernelIndex(instruction) ?? refuse(instruction);
-  view.setInt32(record, index, true);
   view.setInt32(record + BARRIER_OFFSET, barrier ? 1 : 0, true);
   if (typeof rows === 'number') view.setInt32(slot(ROWS_VALUE_SLOT), rows, true);
   view.setUint32(
@@ -40,7 +56,6 @@ function encodeInstruction(instruction: Instruction, layout: MemoryLayout, view:
   inputs.forEach((input, i) => view.setUint32(slot(INPUT_SLOT + i), layout.addressOf(input), true));
   view.setUint32(slot(SCRATCH_SLOT), layout.scratchAddress, true);
 
-  const kernel = KERNELS[index]!;
   const values = kernel.values(instruction);
   Object.entries(kernel.params).forEach(([name, type], i) => {
     const value = values[name];
@@ -48,12 +63,4 @@ function encodeInstruction(instruction: Instruction, layout: MemoryLayout, view:
     if (type === 'f32') view.setFloat32(slot(PARAM_SLOT + i), value, true);
     else view.setInt32(slot(PARAM_SLOT + i), value, true);
   });
-}
-
-function refuse({ op, inputs }: Instruction): never {
-  const types = inputs.map((i) => `"${i.tensor.name}" ${i.tensor.dtype}`).join(', ');
-  throw new UnsupportedError(
-    'UNSUPPORTED_DTYPE',
-    `no kernel for ${op}(${types}); requantise the model to Q8_0 or Q4_0`,
-  );
 }

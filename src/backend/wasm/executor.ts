@@ -13,11 +13,14 @@ import { columnsOf, elementsMax, rowsOf, sizeBytesMax } from '../../graph/tensor
 import { dequantize } from '../../quant/codecs.ts';
 import type { Executor, LoadProgress, WeightSource } from '../executor.ts';
 import { encodeProgram } from './encode.ts';
+import { kernelKey } from './kernels/kernel.ts';
 import type { KernelSet, KernelVariant } from './kernels/kernel.ts';
+import { kernelsOf } from './kernels/table.ts';
 import { isBiased } from './kernels/weights.ts';
 import { isPacked, layOutMemory, leafBytes } from './memory.ts';
 import type { MemoryLayout } from './memory.ts';
 import { PAGE_BYTES, buildModule } from './module.ts';
+import type { ModuleKind } from './module.ts';
 import { packRows } from './pack.ts';
 import { threadPool } from './pool.ts';
 import type { PoolModel } from './pool.ts';
@@ -76,11 +79,18 @@ export class WasmExecutor implements Executor {
       }),
     );
     const layout = layOutMemory(program, nThreads);
+    const kernels = kernelsOf(program);
     const memory = allocate(layout.sizeBytes, shared);
-    encodeProgram(program, layout, memory.buffer);
-    await loadLeaves(graph, program, layout, memory, source, { ...options, biased: isBiased(variant) });
-    const model = await threadPool.attach(await compile(variant, shared), memory, nThreads);
-    return new WasmExecutor(program, layout, memory, model, variant);
+    encodeProgram(program, kernels, layout, memory.buffer);
+    const place = threadPool.reserve(nThreads);
+    try {
+      await loadLeaves(graph, program, layout, memory, source, { ...options, biased: isBiased(variant) });
+      const model = await threadPool.attach(place, await compile({ kernels, variant, shared }), memory);
+      return new WasmExecutor(program, layout, memory, model, variant);
+    } catch (error) {
+      await threadPool.release(place);
+      throw error;
+    }
   }
 
   input(name: string): Int32Array {
@@ -105,7 +115,7 @@ export class WasmExecutor implements Executor {
   async close(): Promise<void> {
     if (!this.#memory) return;
     this.#memory = undefined;
-    await threadPool.detach(this.#model);
+    await threadPool.release(this.#model);
     // The pool keeps nothing; without these the memory would live as long as this object.
     this.#model = { ...this.#model, exports: { run: refuseClosed }, words: new Int32Array(0) };
   }
@@ -139,12 +149,14 @@ function allocate(sizeBytes: number, shared: boolean): WebAssembly.Memory {
 
 const compiled = new Map<string, Promise<WebAssembly.Module>>();
 
-/** The module of a variant, compiled once in this thread. */
-function compile(variant: KernelVariant, shared: boolean): Promise<WebAssembly.Module> {
-  const key = `${variant.set} ${variant.dot} ${shared}`;
+/** The module of a kind, compiled once in this thread. */
+function compile(kind: ModuleKind): Promise<WebAssembly.Module> {
+  const { kernels, variant, shared } = kind;
+  const names = kernels.map((k) => kernelKey(k.op, k.dtypes));
+  const key = [variant.set, variant.dot, shared, ...names].join(' ');
   let module = compiled.get(key);
   if (!module) {
-    module = WebAssembly.compile(buildModule({ variant, shared }).toBytes() as BufferSource);
+    module = WebAssembly.compile(buildModule(kind).toBytes() as BufferSource);
     compiled.set(key, module);
   }
   return module;

@@ -1,13 +1,12 @@
-// The WebAssembly module of a kernel variant: all kernels in one function table, the barrier, and `run`, which walks a
-// program's records. One module serves every model; it is emitted and compiled once a variant.
+// The WebAssembly module of a program: its kernels in one function table, the barrier, and `run`, which walks the
+// program's records. Programs with the same kernels share a module.
 
 import type { Local } from './emit/expression.ts';
 import type { FuncRef, FunctionBuilder } from './emit/function-builder.ts';
 import { ModuleBuilder } from './emit/module-builder.ts';
 import { i32, memory, ptr } from './emit/operations.ts';
 import { BARRIER_OFFSET, KERNEL_TYPE, RECORD_BYTES, defineKernel } from './kernels/kernel.ts';
-import type { KernelVariant } from './kernels/kernel.ts';
-import { KERNELS } from './kernels/table.ts';
+import type { Kernel, KernelVariant } from './kernels/kernel.ts';
 import { ABORT_ADDRESS, COUNT_ADDRESS, PHASE_ADDRESS, SLEEPERS_ADDRESS } from './memory.ts';
 
 export const PAGE_BYTES = 65536;
@@ -22,6 +21,8 @@ const SPIN_COUNT_MAX = 20000;
 const WAIT_NS = 100_000_000n;
 
 export interface ModuleKind {
+  /** The function table, in this order. */
+  readonly kernels: readonly Kernel[];
   readonly variant: KernelVariant;
   /** Several threads over a shared memory; otherwise one thread and no atomics. */
   readonly shared: boolean;
@@ -33,13 +34,12 @@ export interface RunExports {
   run(program: number, nInstructions: number, thread: number, nThreads: number): void;
 }
 
-export function buildModule({ variant, shared }: ModuleKind): ModuleBuilder {
+export function buildModule({ kernels, variant, shared }: ModuleKind): ModuleBuilder {
   const module = new ModuleBuilder({
     pointer: 'i32',
     memory: { import: ['env', 'memory'], shared, minPages: 1, maxPages: PAGE_COUNT_MAX },
   });
-  const kernels = KERNELS.map((kernel) => defineKernel(module, variant, kernel));
-  module.table(kernels);
+  module.table(kernels.map((kernel) => defineKernel(module, variant, kernel)));
   const barrier = shared ? defineBarrier(module) : undefined;
   defineRun(module, barrier);
   return module;

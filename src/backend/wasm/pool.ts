@@ -28,6 +28,14 @@ export interface PoolModel {
   readonly nThreads: number;
 }
 
+/** A model's place in the pool before it has a memory. */
+export interface PoolPlace {
+  readonly id: number;
+  readonly nThreads: number;
+  /** Its threads have started. */
+  readonly ready: Promise<void>;
+}
+
 interface PoolThread {
   readonly worker: WorkerHandle;
   /** Settles when the thread has answered the last message. */
@@ -42,30 +50,34 @@ class ThreadPool {
   /** Attaching and detaching happen one after the other. */
   #queue: Promise<unknown> = Promise.resolve();
 
-  /** Makes the memory known to as many threads as the model wants. */
-  attach(module: WebAssembly.Module, memory: WebAssembly.Memory, nThreads: number): Promise<PoolModel> {
+  /** Makes room for a model: its threads start while its weights are read. Must be released, whatever follows. */
+  reserve(nThreads: number): PoolPlace {
+    this.#nModels++;
+    const ready = this.#enqueue(() => this.#grow(nThreads - 1));
+    ready.catch(() => {});
+    return { id: this.#nextId++, nThreads, ready };
+  }
+
+  /** Makes the model's memory known to its threads. */
+  attach(
+    { id, nThreads, ready }: PoolPlace,
+    module: WebAssembly.Module,
+    memory: WebAssembly.Memory,
+  ): Promise<PoolModel> {
     return this.#enqueue(async () => {
-      const id = this.#nextId++;
+      await ready;
       const { exports } = await WebAssembly.instantiate(module, { env: { memory } });
-      this.#nModels++;
-      if (nThreads > 1) {
-        await this.#grow(nThreads - 1);
-        const message = { type: 'attach', model: id, module, memory } as const;
-        await Promise.all(this.#threads.slice(0, nThreads - 1).map((_, i) => this.#send(i + 1, message)));
-      }
+      const message = { type: 'attach', model: id, module, memory } as const;
+      await this.#sendAll(nThreads, message);
       return { id, exports: exports as unknown as RunExports, words: new Int32Array(memory.buffer), nThreads };
     });
   }
 
   /** Forgets the model; with the last one the threads end. */
-  detach(model: PoolModel): Promise<void> {
+  release({ id, nThreads }: Pick<PoolPlace, 'id' | 'nThreads'>): Promise<void> {
     return this.#enqueue(async () => {
-      if (--this.#nModels === 0) {
-        await Promise.all(this.#threads.splice(0).map(({ worker }) => worker.terminate()));
-        return;
-      }
-      const message = { type: 'detach', model: model.id } as const;
-      await Promise.all(this.#threads.slice(0, model.nThreads - 1).map((_, i) => this.#send(i + 1, message)));
+      if (--this.#nModels === 0) await Promise.all(this.#threads.splice(0).map(({ worker }) => worker.terminate()));
+      else await this.#sendAll(Math.min(nThreads, this.#threads.length + 1), { type: 'detach', model: id });
     });
   }
 
@@ -125,6 +137,10 @@ class ThreadPool {
       thread.answered?.reject(new SmallMindError('ENGINE_CRASHED', `a pool thread died: ${error.message}`));
     });
     return this.#send(index, { type: 'start', control: this.#control, thread: index });
+  }
+
+  async #sendAll(nThreads: number, message: PoolMessage): Promise<void> {
+    await Promise.all(this.#threads.slice(0, nThreads - 1).map((_, i) => this.#send(i + 1, message)));
   }
 
   /** Calls the thread to its event loop, hands over the message and waits for the answer. */

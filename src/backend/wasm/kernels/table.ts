@@ -1,6 +1,7 @@
 // All kernels, by operation and operand types: the one place where an instruction meets its code.
 
-import type { Instruction } from '../../../graph/plan.ts';
+import { UnsupportedError } from '../../../base/errors.ts';
+import type { Instruction, Program } from '../../../graph/plan.ts';
 import type { TensorDType } from '../../../graph/tensor.ts';
 import { ATTENTION_KERNELS } from './attention.ts';
 import { ELEMENTWISE_KERNELS } from './elementwise.ts';
@@ -16,12 +17,26 @@ export const KERNELS: readonly Kernel[] = [
   ...ATTENTION_KERNELS,
 ];
 
-const INDEX_BY_KEY = new Map(KERNELS.map((kernel, index) => [kernelKey(kernel.op, kernel.dtypes), index]));
+const BY_KEY = new Map(KERNELS.map((kernel) => [kernelKey(kernel.op, kernel.dtypes), kernel]));
 
-/** Index in `KERNELS` of the kernel for an instruction, or `undefined` where there is none for these types. */
-export function kernelIndex({ op, inputs }: Instruction): number | undefined {
+/**
+ * The kernel for an instruction.
+ * @throws {UnsupportedError} UNSUPPORTED_DTYPE where there is none for these operand types
+ */
+export function kernelFor({ op, inputs }: Pick<Instruction, 'op' | 'inputs'>): Kernel {
   const dtypes = inputs.map((i) => i.tensor.dtype);
-  return INDEX_BY_KEY.get(kernelKey(op, selectingTypes(op, dtypes)));
+  const kernel = BY_KEY.get(kernelKey(op, selectingTypes(op, dtypes)));
+  if (kernel) return kernel;
+  const names = inputs.map((i) => `"${i.tensor.name}" ${i.tensor.dtype}`).join(', ');
+  throw new UnsupportedError(
+    'UNSUPPORTED_DTYPE',
+    `no kernel for ${op}(${names}); requantise the model to Q8_0 or Q4_0`,
+  );
+}
+
+/** The kernels that a program needs, each once: its module holds no others. */
+export function kernelsOf(program: Program): Kernel[] {
+  return [...new Set(program.instructions.map(kernelFor))];
 }
 
 /** The operand types that an operation has several kernels for. */
