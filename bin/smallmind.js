@@ -9,7 +9,9 @@ const [major, minor] = process.versions.node.split('.').map(Number);
 const main = new URL('../dist/cli/main.js', import.meta.url);
 
 if (major < NEEDED[0] || (major === NEEDED[0] && minor < NEEDED[1])) {
-  console.error(`smallmind needs Node >= ${NEEDED.join('.')}, got ${process.version}. Install a newer Node: https://nodejs.org`);
+  console.error(
+    `smallmind needs Node >= ${NEEDED.join('.')}, got ${process.version}. Install a newer Node: https://nodejs.org`,
+  );
   process.exitCode = 1;
 } else if (!existsSync(main)) {
   console.error('smallmind is not built. In a checkout run: npm run build');

@@ -58,17 +58,21 @@ for (const model of Object.keys(FOLDERS)) {
   });
 }
 
-test('llama.cpp with F32 keys and values comes within 0.005 of exact arithmetic over the whole vocabulary', options, async () => {
-  const llama = await openLlama(sharedPath('models', 'stories260K', 'stories260K-f32.gguf'), { kvType: 'F32' });
-  for (const { tokens, exact_logits_f32_b64: base64 } of readGolden('stories260K-f32.gguf')) {
-    const exact = logSoftmax(new Float32Array(new Uint8Array(Buffer.from(base64!, 'base64')).buffer));
-    const [row] = await llama.logProbs(tokens, tokens.length - 1);
-    assert.equal(row!.length, exact.length);
-    const worst = row!.reduce((max, value, i) => Math.max(max, Math.abs(value - exact[i]!)), 0);
-    assert.ok(worst < 5e-3, `differs by ${worst}`);
-  }
-  await llama.close();
-});
+test(
+  'llama.cpp with F32 keys and values comes within 0.005 of exact arithmetic over the whole vocabulary',
+  options,
+  async () => {
+    const llama = await openLlama(sharedPath('models', 'stories260K', 'stories260K-f32.gguf'), { kvType: 'F32' });
+    for (const { tokens, exact_logits_f32_b64: base64 } of readGolden('stories260K-f32.gguf')) {
+      const exact = logSoftmax(new Float32Array(new Uint8Array(Buffer.from(base64!, 'base64')).buffer));
+      const [row] = await llama.logProbs(tokens, tokens.length - 1);
+      assert.equal(row!.length, exact.length);
+      const worst = row!.reduce((max, value, i) => Math.max(max, Math.abs(value - exact[i]!)), 0);
+      assert.ok(worst < 5e-3, `differs by ${worst}`);
+    }
+    await llama.close();
+  },
+);
 
 test('every position has its own row, and the rows do not depend on what was asked before', options, async () => {
   const llama = await openGolden('stories260K-f32.gguf');

@@ -49,7 +49,8 @@ function compile() {
 function rewriteWorkerUrls(/** @type {string} */ file) {
   const before = readFileSync(file, 'utf8');
   const after = before.replace(SOURCE_URL, (_, opening, quote, path, closing) => {
-    if (!existsSync(resolve(dirname(file), `${path}.js`))) throw new Error(`${file} names ${path}.ts, which is not built`);
+    if (!existsSync(resolve(dirname(file), `${path}.js`)))
+      throw new Error(`${file} names ${path}.ts, which is not built`);
     return `${opening}${quote}${path}.js${quote}${closing}`;
   });
   // A `.ts` that is left over would only fail when a user starts a worker.

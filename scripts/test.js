@@ -14,7 +14,7 @@ const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const FILE_SECONDS_MAX = 180;
 const SLOW_FILE_SECONDS_MAX = 420;
 /** Suites that use all cores or measure: never two at a time, and never beside another. */
-const ALONE = /^(test|peers|src\/backend|src\/engine)\//;
+const ALONE = /^(test|peers|src\/backend|src\/engine)\/|\ballocation\b/;
 const LIGHT_AT_ONCE = 2;
 
 /** What node:test itself says at the end of a file. */
@@ -29,7 +29,10 @@ const NODE_TALLY = /^(tests|suites|pass|fail|cancelled|skipped|todo|duration_ms)
 
 const { values: flags, positionals } = parseArgs({
   allowPositionals: true,
-  options: { slow: { type: 'boolean', default: process.env.CI === 'true' }, peers: { type: 'boolean', default: false } },
+  options: {
+    slow: { type: 'boolean', default: process.env.CI === 'true' },
+    peers: { type: 'boolean', default: false },
+  },
 });
 process.chdir(ROOT);
 const { chosen, leftOut } = chooseFiles();
@@ -44,7 +47,8 @@ function chooseFiles() {
     .filter((file) => words.length === 0 || words.some((word) => file.includes(word)))
     .sort();
   // Named on purpose is wanted, slow or not.
-  const wanted = (/** @type {string} */ file) => flags.slow || !isSlow(file) || words.some((w) => w.endsWith('.test.ts'));
+  const wanted = (/** @type {string} */ file) =>
+    flags.slow || !isSlow(file) || words.some((w) => w.endsWith('.test.ts'));
   return { chosen: matches.filter(wanted), leftOut: matches.filter((file) => !wanted(file)) };
 }
 
@@ -96,8 +100,10 @@ function record(/** @type {{ type: string, data: any }} */ { type, data }, /** @
   if (skip !== undefined || todo !== undefined) {
     outcome.skipped.push(`${name}: ${skip || todo || 'no reason given'}`);
   } else if (type === 'test:fail') {
-    const consequence = details.error?.failureType === 'subtestsFailed';
-    if (!consequence) outcome.failures.push({ title: isFile ? 'the file itself' : name, error: details.error });
+    const { failureType } = details.error ?? {};
+    const error = failureType === 'cancelledByParent' ? 'did not run to its end' : details.error;
+    // A suite whose tests failed says nothing new.
+    if (failureType !== 'subtestsFailed') outcome.failures.push({ title: isFile ? 'the file itself' : name, error });
   } else if (details.type !== 'suite' && !isFile) {
     outcome.passed += 1;
   }
@@ -111,7 +117,9 @@ function printFile(/** @type {Outcome} */ { file, passed, failures, skipped, not
   for (const note of notes) console.log(`  ${note}`);
   for (const { title, error } of failures) {
     const cause = error instanceof Error && error.cause !== undefined ? error.cause : error;
-    console.log(`\n  ✗ ${title}\n${indent(cause instanceof Error ? (cause.stack ?? cause.message) : inspect(cause))}\n`);
+    console.log(
+      `\n  ✗ ${title}\n${indent(cause instanceof Error ? (cause.stack ?? cause.message) : inspect(cause))}\n`,
+    );
   }
   if (failures.length > 0 && output !== '') console.log(`  output of ${file}:\n${indent(output.trimEnd())}\n`);
 }
@@ -128,7 +136,8 @@ function printSummary(/** @type {Outcome[]} */ all) {
   printList('Slow suites left out (npm test -- --slow)', leftOut);
   printList('Failed', failing);
   const none = passed + failing.length === 0;
-  if (none) console.log(`\nNo test ran${positionals.length > 0 ? ` for ${positionals.join(' ')}` : ''}: that is a failure.`);
+  if (none)
+    console.log(`\nNo test ran${positionals.length > 0 ? ` for ${positionals.join(' ')}` : ''}: that is a failure.`);
   process.exitCode = none || failing.length > 0 ? 1 : 0;
   const tail = skipped.length > 0 ? `, ${skipped.length} skipped` : '';
   console.log(`\n${passed} passed, ${failing.length} failed${tail}`);

@@ -20,7 +20,9 @@ export interface LoadProgressEvent {
 }
 
 export interface LoadOptions {
-  /** Where the engine runs: in a worker, or on the calling thread, which it then blocks for each step. Default `worker`. */
+  /**
+   * Where the engine runs: in a worker, or on the calling thread, which it then blocks for each step. Default `worker`.
+   */
   thread?: 'worker' | 'inline';
   /** Threads that compute, 1..64. Default: the machine's physical cores, at most 8; 1 without shared memory. */
   threads?: number;

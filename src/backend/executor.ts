@@ -1,8 +1,6 @@
 // The contract between the engine and whatever computes. An executor owns the memory of one program: the engine writes
 // the inputs and row counts, calls `run`, and reads the outputs. Weights stay where the executor put them at creation.
 
-import type { DType } from '../base/dtype.ts';
-
 /** Where an executor gets the weights from, once, while it is created. */
 export interface WeightSource {
   /** Reads bytes of the named tensor, as the file stores them, from `offsetBytes` within it. */
@@ -26,9 +24,6 @@ export interface Executor {
   output(index: number): Float32Array;
   close(): Promise<void>;
 }
-
-/** Weight types that both executors run. */
-export const RUNNABLE_DTYPES: readonly DType[] = ['F32', 'F16', 'BF16', 'Q8_0', 'Q4_0'];
 
 /** Progress of loading: bytes done of all. */
 export type LoadProgress = (doneBytes: number, totalBytes: number) => void;

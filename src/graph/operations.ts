@@ -136,7 +136,9 @@ const table = {
     },
   },
 
-  /** Writes rows of keys or values into the cache: state[slots[i]] = rows[i]. Operands: state, rows, slots i32[rows]. */
+  /**
+   * Writes rows of keys or values into the cache: state[slots[i]] = rows[i]. Operands: state, rows, slots i32[rows].
+   */
   kvWrite: {
     write: 'stateful',
     infer(inputs) {

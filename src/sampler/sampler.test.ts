@@ -1,5 +1,5 @@
-// The whole sampler: its chain, reproducible draws and their frequencies, broken logits, custom steps, log-probabilities.
-// The single steps are judged in steps.test.ts.
+// The whole sampler: its chain, reproducible draws and their frequencies, broken logits, custom steps,
+// log-probabilities. The single steps are judged in steps.test.ts.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

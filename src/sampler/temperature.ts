@@ -1,5 +1,5 @@
-// The last step of the chain: divides the logits by the temperature, which flattens (above 1) or sharpens (below 1) their
-// distribution; at 0 or below it keeps the most likely token only.
+// The last step of the chain: divides the logits by the temperature, which flattens (above 1) or sharpens (below 1)
+// their distribution; at 0 or below it keeps the most likely token only.
 
 import type { SamplerStep } from './candidates.ts';
 

@@ -1,5 +1,6 @@
 // Keeps the k candidates of greatest logit, best first; of equal logits the lower token id counts as better.
-// One pass with a heap of k entries whose root is the worst of the kept: a vocabulary costs little more than being read.
+// One pass with a heap of k entries whose root is the worst of the kept: a vocabulary costs little more than being
+// read.
 
 import type { Candidates, SamplerStep } from './candidates.ts';
 

@@ -1,5 +1,6 @@
 // The reference executor: evaluates the unplanned, unfused graph in float64, a fresh array a node, every node kept by
-// name until the next run. Slow and obviously right; it shares no planning, no layout and no kernel with what it judges.
+// name until the next run. Slow and obviously right; it shares no planning, no layout and no kernel with what it
+// judges.
 
 import type { DType } from '../../base/dtype.ts';
 import { SmallMindError, assert } from '../../base/errors.ts';

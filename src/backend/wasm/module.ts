@@ -12,7 +12,7 @@ import { ABORT_ADDRESS, COUNT_ADDRESS, PHASE_ADDRESS, SLEEPERS_ADDRESS } from '.
 export const PAGE_BYTES = 65536;
 
 /** Pages that a 32-bit memory can have. */
-export const PAGE_COUNT_MAX = 65536;
+const PAGE_COUNT_MAX = 65536;
 
 /** Spins before a waiting thread lets the operating system take its core: about 50 µs. */
 const SPIN_COUNT_MAX = 20000;

@@ -17,7 +17,9 @@ export function probeRelaxedDot(): DotMode {
   return relaxedDot;
 }
 
-/** Whether the instruction is exact for all signed bytes times unsigned ones up to `max`, at the extremes and between. */
+/**
+ * Whether the instruction is exact for all signed bytes times unsigned ones up to `max`, at the extremes and between.
+ */
 function isExact(max: number): boolean {
   const signed = [-127, 127, 1, -1, 64, -77];
   const unsigned = [max, 0, 1, Math.floor(max / 2) + 1, max - 1];

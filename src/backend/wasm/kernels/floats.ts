@@ -36,7 +36,9 @@ export class HalfToFloat {
   }
 }
 
-/** f32 → binary16 for four lanes, ties to even, beyond ±65504 clamped to it; the results are zero-extended i32 lanes. */
+/**
+ * f32 → binary16 for four lanes, ties to even, beyond ±65504 clamped to it; the results are zero-extended i32 lanes.
+ */
 export class FloatToHalf {
   readonly #bits: Local<'v128'>;
   readonly #sign: Local<'v128'>;

@@ -32,8 +32,8 @@ export const BARRIER_OFFSET = 4;
 /** Slot 1: address of the row count, an i32. */
 export const ROWS_SLOT = 1;
 export const OUT_SLOT = 2;
+/** Slots 3..8: addresses of up to six operands. */
 export const INPUT_SLOT = 3;
-export const INPUT_SLOT_COUNT = 6;
 /** Slot 9: address of this program's scratch, `SCRATCH_BYTES` a thread. */
 export const SCRATCH_SLOT = 9;
 export const PARAM_SLOT = 10;

@@ -174,7 +174,7 @@ function integerSource(format: WeightFormat, integer: IntegerFormat, variant: Ke
 /** Unsigned quants are too large by `offset`: the sum of the activations, times it, is too much. */
 function correct(offset: number, sums: Expr<'v128'>, x: Expr<'ptr'>): Expr<'v128'> {
   if (offset === 0) return sums;
-  return i32x4.sub(sums, i32x4.shl(v128.load32_splat(x, 4), Math.log2(offset)));
+  return i32x4.sub(sums, i32x4.shl(v128.load32_splat(x, 4), 31 - Math.clz32(offset)));
 }
 
 /** The dot products of one block, for every row of x in a tile. */

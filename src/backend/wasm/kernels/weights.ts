@@ -36,9 +36,11 @@ export interface IntegerFormat {
 export const groupBlockBytes = (dtype: DType): number => 8 * BLOCK_FORMATS[dtype].blockBytes;
 
 /** f16 scales of the eight rows stand in front of a quantised block. */
-export const SCALES_BYTES = 16;
+const SCALES_BYTES = 16;
 
-/** Whether Q8_0 quants are packed with 128 added, as the 8-bit unsigned operand of the relaxed dot product wants them. */
+/**
+ * Whether Q8_0 quants are packed with 128 added, as the 8-bit unsigned operand of the relaxed dot product wants them.
+ */
 export const isBiased = (variant: KernelVariant): boolean => variant.dot === 'u8';
 
 const F32: WeightFormat = {
