@@ -4,7 +4,7 @@
 // without a repeat penalty can see; compare with `logSoftmax(ours)`. The constant itself is what golden.json checks.
 
 import { existsSync } from 'node:fs';
-import type { ControlledEvaluateInputItem as Input, LlamaLogLevel, Token } from 'node-llama-cpp';
+import type { ControlledEvaluateInputItem as Input, Llama as Runtime, LlamaLogLevel, Token } from 'node-llama-cpp';
 
 export interface LlamaOptions {
   /** Positions; more tokens than this are refused rather than shifted out. Default 512. */
@@ -32,6 +32,12 @@ export interface Llama {
 /** Below the smallest normal f32 a probability has lost its digits. */
 const PROBABILITY_MIN = 1.2e-38;
 
+/**
+ * By thread count. Starting one takes 0.4 s, because it first tries its library in a process of its own; kept, it holds
+ * neither models nor anything that keeps the process alive.
+ */
+const runtimes = new Map<number, Promise<Runtime>>();
+
 /** Options for `test()`: skips where `npm run peers` has not been run, except in CI, where it then fails. */
 export function needsPeers(): { skip: string | false } {
   const installed = existsSync(new URL('node_modules/node-llama-cpp', import.meta.url));
@@ -41,9 +47,7 @@ export function needsPeers(): { skip: string | false } {
 /** Loads a GGUF file into llama.cpp. One model at a time keeps its memory predictable; `close` frees it. */
 export async function openLlama(path: string, options: LlamaOptions = {}): Promise<Llama> {
   const { contextSize = 512, kvType = 'F16', threads = 1 } = options;
-  const { getLlama } = await import('node-llama-cpp');
-  const level = { logLevel: 'error' as LlamaLogLevel, progressLogs: false };
-  const runtime = await getLlama({ gpu: false, build: 'never', maxThreads: threads, ...level });
+  const runtime = await openRuntime(threads);
   const model = await runtime.loadModel({ modelPath: path, gpuLayers: 0 });
   const context = await model.createContext({
     contextSize,
@@ -78,9 +82,19 @@ export async function openLlama(path: string, options: LlamaOptions = {}): Promi
     async close() {
       await context.dispose();
       await model.dispose();
-      await runtime.dispose();
     },
   };
+}
+
+function openRuntime(threads: number): Promise<Runtime> {
+  let runtime = runtimes.get(threads);
+  if (runtime === undefined) {
+    const level = { logLevel: 'error' as LlamaLogLevel, progressLogs: false };
+    const options = { gpu: false, build: 'never', maxThreads: threads, ...level } as const;
+    runtime = import('node-llama-cpp').then(({ getLlama }) => getLlama(options));
+    runtimes.set(threads, runtime);
+  }
+  return runtime;
 }
 
 /** log(softmax(logits)) of one row f32[nVocab], summed in float64: what llama.cpp's row is compared with. */

@@ -13,6 +13,10 @@ export { SmallMindError, GgufError, OptionError, ShapeError, UnsupportedError } 
 export type { ErrorCode, ErrorDetails } from './base/errors.ts';
 export type { ByteSource } from './base/byte-source.ts';
 export { Model, Generation } from './model.ts';
+export { inspectModel } from './inspect.ts';
+export type { MemoryNeeds, MetadataField, MetadataValue, ModelFileInfo, TensorSummary } from './inspect.ts';
+export { diagnose } from './doctor.ts';
+export type { Diagnosis, Finding, SelfTest } from './doctor.ts';
 export type {
   ChosenLogprob,
   FinishReason,

@@ -11,6 +11,7 @@ import { Engine } from './engine/engine.ts';
 import type { FinishReason, Sequence } from './engine/sequence.ts';
 import { KV_BLOCK_SIZE } from './graph/step.ts';
 import type { ProgramLimits } from './graph/step.ts';
+import type { Graph } from './graph/tensor.ts';
 import { getTensor, readGguf } from './gguf/reader.ts';
 import type { Gguf } from './gguf/reader.ts';
 import type { ModelDefinition } from './models/model.ts';
@@ -84,11 +85,9 @@ export class LocalModel implements ModelHost {
     const startMs = performance.now();
     try {
       const gguf = await readGguf(source);
-      const definition = defineModel(gguf);
-      const tokenizer = createTokenizer(readVocabulary(gguf.metadata));
-      const limits = limitsOf(definition, options);
-      requireVocabulary(gguf, definition, tokenizer);
-      const executor = await createExecutor(gguf, definition, limits, options, hooks);
+      const prepared = prepareModel(gguf, options);
+      const { definition, tokenizer, limits } = prepared;
+      const executor = await createExecutor(gguf, prepared, options, hooks);
       const engine = new Engine(executor, limits, definition.hyperParameters.nVocab);
       const info = describe(gguf, definition, executor, limits, performance.now() - startMs);
       return new LocalModel(info, tokenizer, executor, engine);
@@ -264,6 +263,30 @@ class LocalRun {
   }
 }
 
+/** What is made of a file's head, before any weight is read. */
+export interface PreparedModel {
+  readonly definition: ModelDefinition;
+  readonly tokenizer: Tokenizer;
+  readonly limits: ProgramLimits;
+  readonly graph: Graph;
+  readonly nThreads: number;
+}
+
+/** @throws {GgufError}, {UnsupportedError}, {ShapeError} for a file that is damaged or cannot run here */
+export function prepareModel(gguf: Gguf, options: ResolvedLoadOptions): PreparedModel {
+  const definition = defineModel(gguf);
+  const tokenizer = createTokenizer(readVocabulary(gguf.metadata));
+  requireVocabulary(gguf, definition, tokenizer);
+  const limits = limitsOf(definition, options);
+  const nThreads = options.threads ?? defaultThreadCount();
+  return { definition, tokenizer, limits, graph: definition.buildGraph(limits), nThreads };
+}
+
+/** Threads that compute when none are asked for. */
+export function defaultThreadCount(): number {
+  return Math.min(platform.nPhysicalCore(), THREAD_COUNT_DEFAULT_MAX);
+}
+
 function limitsOf({ hyperParameters }: ModelDefinition, options: ResolvedLoadOptions): ProgramLimits {
   const { nCtxTrain, nVocab } = hyperParameters;
   const nCtx = options.nCtx ?? Math.min(nCtxTrain, 4096);
@@ -289,8 +312,7 @@ function requireVocabulary(gguf: Gguf, { hyperParameters }: ModelDefinition, tok
 
 async function createExecutor(
   gguf: Gguf,
-  definition: ModelDefinition,
-  limits: ProgramLimits,
+  { graph, nThreads }: PreparedModel,
   options: ResolvedLoadOptions,
   { onProgress, isAborted }: LoadHooks,
 ): Promise<Executor> {
@@ -301,10 +323,8 @@ async function createExecutor(
     },
   };
   const report = (loadedBytes: number, totalBytes: number): void => onProgress?.({ loadedBytes, totalBytes });
-  const graph = definition.buildGraph(limits);
   if (options.kernels === 'reference') return ReferenceExecutor.create(graph, source, report);
   const { kernels, activations } = options;
-  const nThreads = options.threads ?? Math.min(platform.nPhysicalCore(), THREAD_COUNT_DEFAULT_MAX);
   return WasmExecutor.create(graph, source, { kernels, activations, nThreads, onProgress: report });
 }
 
@@ -316,12 +336,10 @@ function describe(
   loadMs: number,
 ): ModelInfo {
   const { architecture, nVocab, nEmbd, nLayer, nCtxTrain } = hyperParameters;
-  let nParameters = 0;
-  for (const { shape } of gguf.tensors.values()) nParameters += shape.reduce((n, d) => n * d, 1);
   return {
     architecture,
     name: gguf.metadata.getString('general.name', ''),
-    nParameters,
+    nParameters: countParameters(gguf),
     nVocab,
     nEmbd,
     nLayer,
@@ -332,4 +350,10 @@ function describe(
     executor: executor.description,
     loadMs,
   };
+}
+
+export function countParameters(gguf: Gguf): number {
+  let nParameters = 0;
+  for (const { shape } of gguf.tensors.values()) nParameters += shape.reduce((n, d) => n * d, 1);
+  return nParameters;
 }

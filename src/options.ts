@@ -138,10 +138,12 @@ export interface ModelInfo {
   readonly loadMs: number;
 }
 
+const show = (value: unknown): string => (typeof value === 'string' ? `"${value}"` : String(value));
+
 function choice<T extends string>(name: string, value: unknown, fallback: T, allowed: readonly T[]): T {
   if (value === undefined) return fallback;
   if (allowed.includes(value as T)) return value as T;
-  throw new OptionError(`"${name}" expected one of ${allowed.join(', ')}, got ${String(value)}`, { option: name });
+  return refuse(name, `one of ${allowed.join(', ')}`, value);
 }
 
 function integer<T extends number | undefined>(
@@ -153,11 +155,44 @@ function integer<T extends number | undefined>(
 ): number | T {
   if (value === undefined) return fallback;
   if (typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max) return value;
-  throw new OptionError(`"${name}" expected an integer from ${min} to ${max}, got ${String(value)}`, { option: name });
+  return refuse(name, `an integer from ${min} to ${max}`, value);
+}
+
+function refuse(name: string, expected: string, value: unknown): never {
+  throw new OptionError(`"${name}" expected ${expected}, got ${show(value)}`, { option: name });
+}
+
+export function requireText(name: string, value: unknown): void {
+  if (typeof value !== 'string') refuse(name, 'a string', value);
+}
+
+/** Ids of a vocabulary: whole numbers from 0 on. Whether the model has them is for the engine to say. */
+export function requireTokens(name: string, value: unknown): void {
+  if (!Array.isArray(value)) refuse(name, 'an array of token ids', value);
+  const bad = value.findIndex((id) => !(Number.isInteger(id) && id >= 0));
+  if (bad >= 0) refuse(`${name}[${bad}]`, 'a token id, an integer from 0 on', value[bad]);
+}
+
+export function requireObject(name: string, value: unknown): void {
+  if (typeof value !== 'object' || value === null) refuse(name, 'an object', value);
+}
+
+function boolean(name: string, value: unknown, fallback: boolean): boolean {
+  if (value !== undefined && typeof value !== 'boolean') refuse(name, 'true or false', value);
+  return value ?? fallback;
+}
+
+export function requireSignal(signal: unknown): void {
+  if (signal === undefined || signal instanceof AbortSignal) return;
+  refuse('signal', 'an AbortSignal', signal);
 }
 
 /** @throws {OptionError} naming the option, its value and its range */
 export function resolveLoadOptions(options: LoadOptions): ResolvedLoadOptions {
+  requireObject('options', options);
+  requireSignal(options.signal);
+  const { onProgress } = options;
+  if (onProgress !== undefined && typeof onProgress !== 'function') refuse('onProgress', 'a function', onProgress);
   choice('thread', options.thread, 'worker', ['worker', 'inline']);
   return {
     threads: integer('threads', options.threads, undefined, 1, 64),
@@ -172,12 +207,16 @@ export function resolveLoadOptions(options: LoadOptions): ResolvedLoadOptions {
 
 /** @throws {OptionError} naming the option, its value and its range */
 export function resolveGenerateOptions(options: GenerateOptions): ResolvedGenerateOptions {
+  requireObject('options', options);
+  requireSignal(options.signal);
+  const { stopTokens = [] } = options;
+  requireTokens('stopTokens', stopTokens);
   return {
     sampler: resolveSamplerOptions(options),
     maxTokens: integer('maxTokens', options.maxTokens, undefined, 0, 2 ** 31 - 1),
-    stopTokens: [...(options.stopTokens ?? [])].map((t) => integer('stopTokens', t, 0, 0, 2 ** 31 - 1)),
+    stopTokens: [...stopTokens],
     logprobs: integer('logprobs', options.logprobs, undefined, 0, 20),
-    addSpecial: options.addSpecial ?? true,
-    parseSpecial: options.parseSpecial ?? false,
+    addSpecial: boolean('addSpecial', options.addSpecial, true),
+    parseSpecial: boolean('parseSpecial', options.parseSpecial, false),
   };
 }

@@ -51,8 +51,10 @@ function yieldToEvents(): Promise<void> {
 
 export const platform: Platform = {
   name: 'browser',
+  engine: () => navigator.userAgent,
   // Browsers count hyper-threads; half of them is the usual number of cores.
   nPhysicalCore: () => Math.max(1, Math.ceil((navigator.hardwareConcurrency ?? 2) / 2)),
+  nLogicalCore: () => Math.max(1, navigator.hardwareConcurrency ?? 1),
   canShareMemory: () => typeof SharedArrayBuffer !== 'undefined' && globalThis.crossOriginIsolated === true,
   canBlock: () => !isPage,
   memoryBytes: () => undefined,

@@ -64,6 +64,12 @@ function nPhysicalCore(): number {
   return Math.max(1, Math.min(nUsable, cores.size));
 }
 
+function describeEngine(): string {
+  const { bun, deno, node, v8 } = process.versions as Record<string, string | undefined>;
+  const name = bun ? `Bun ${bun}` : deno ? `Deno ${deno}` : `Node ${node}`;
+  return `${name} (${v8 === undefined || bun ? '' : `V8 ${v8}, `}${process.platform} ${process.arch})`;
+}
+
 function spawn(url: URL): WorkerHandle {
   const worker = new Worker(url, { stdout: false, stderr: false });
   worker.unref();
@@ -86,7 +92,9 @@ function spawn(url: URL): WorkerHandle {
 
 export const platform: Platform = {
   name: 'node',
+  engine: describeEngine,
   nPhysicalCore,
+  nLogicalCore: () => availableParallelism(),
   canShareMemory: () => typeof SharedArrayBuffer !== 'undefined',
   canBlock: () => true,
   memoryBytes: () => totalmem(),

@@ -22,8 +22,12 @@ export interface ParentPort {
 
 export interface Platform {
   readonly name: 'node' | 'browser';
+  /** The JavaScript engine in words, e.g. `Node 24.21.0 (V8 13.6, linux x64)`; for people only. */
+  engine(): string;
   /** Cores without hyper-threads, as far as the platform tells. At least 1. */
   nPhysicalCore(): number;
+  /** Hyper-threads that this process may use. At least 1. */
+  nLogicalCore(): number;
   /** Whether memory can be shared with workers here. */
   canShareMemory(): boolean;
   /** Whether this thread may block: a page's main thread may not. */

@@ -1,14 +1,9 @@
 // Bookkeeping of the paged key-value cache: fixed-size blocks with reference counts, shared between sequences whose
 // texts begin alike. A block is written once, position by position, by the sequence that allocated it; a full block
-// never changes again. Blocks of finished sequences stay findable until their memory is needed.
+// never changes again. Blocks of finished sequences stay findable until their memory is needed, oldest first.
+// Within a text, later blocks count as older: what is dropped is never what others are found through.
 
 import { SmallMindError, assert } from '../base/errors.ts';
-
-/** A full block that can be found by what it holds. */
-interface CachedBlock {
-  readonly block: number;
-  readonly key: string;
-}
 
 export class KvCache {
   readonly nBlock: number;
@@ -16,9 +11,18 @@ export class KvCache {
   readonly #refCounts: Int32Array;
   readonly #free: Int32Array;
   #nFree: number;
-  /** By content: `${block before, or -1} ${tokens}`; insertion order is the order of last use. */
-  readonly #byKey = new Map<string, CachedBlock>();
-  readonly #cachedAs: (CachedBlock | undefined)[];
+  /** Whether a block is found by what it holds. */
+  readonly #isFindable: Uint8Array;
+  /**
+   * Blocks by what they hold: `${block before, or -1} ${tokens}`. One that is dropped keeps its entry until it gets
+   * another key, because a map that shrinks allocates, and that would be in the middle of a step.
+   */
+  readonly #byKey = new Map<string, number>();
+  /** The last key of each block. */
+  readonly #keys: (string | undefined)[];
+  /** Findable blocks in the order of last use: a ring that begins and ends at index `nBlock`. */
+  readonly #newer: Int32Array;
+  readonly #older: Int32Array;
 
   constructor(nBlock: number, blockSize: number) {
     this.nBlock = nBlock;
@@ -26,17 +30,20 @@ export class KvCache {
     this.#refCounts = new Int32Array(nBlock);
     this.#free = Int32Array.from({ length: nBlock }, (_, i) => nBlock - 1 - i);
     this.#nFree = nBlock;
-    this.#cachedAs = Array.from({ length: nBlock });
+    this.#isFindable = new Uint8Array(nBlock);
+    this.#keys = Array.from({ length: nBlock });
+    this.#newer = new Int32Array(nBlock + 1).fill(nBlock);
+    this.#older = new Int32Array(nBlock + 1).fill(nBlock);
   }
 
-  /** Blocks that no sequence holds, cached ones included. */
+  /** Blocks that no sequence holds, findable ones included. */
   get nAvailable(): number {
     let n = 0;
     for (const count of this.#refCounts) if (count === 0) n++;
     return n;
   }
 
-  /** A block to write into, held once by the caller. Allocates nothing on the heap unless it evicts a cached block. */
+  /** A block to write into, held once by the caller. Allocates nothing on the heap. */
   allocate(): number {
     if (this.#nFree === 0) this.#evictOldest();
     const block = this.#free[--this.#nFree]!;
@@ -45,38 +52,39 @@ export class KvCache {
   }
 
   /**
-   * Takes hold of the cached blocks that hold the beginning of `tokens`.
+   * Takes hold of the blocks that hold the beginning of `tokens`.
    * @param blocks  receives their numbers
    * @returns how many blocks match; each must be released as if allocated
    */
   acquirePrefix(tokens: ArrayLike<number>, nTokens: number, blocks: Int32Array): number {
     const nFull = Math.floor(nTokens / this.blockSize);
-    let before = -1;
-    for (let i = 0; i < nFull; i++) {
-      const cached = this.#byKey.get(this.#keyOf(tokens, i, before));
-      if (!cached) return i;
-      this.#touch(cached);
-      this.#refCounts[cached.block]!++;
-      blocks[i] = cached.block;
-      before = cached.block;
+    let n = 0;
+    for (let before = -1; n < nFull; n++) {
+      const block = this.#find(this.#keyOf(tokens, n, before));
+      if (block === undefined) break;
+      this.#refCounts[block]!++;
+      blocks[n] = block;
+      before = block;
     }
-    return nFull;
+    for (let i = n - 1; i >= 0; i--) this.#touch(blocks[i]!);
+    return n;
   }
 
   /** Gives back the blocks of a sequence; those that hold `nTokens` evaluated tokens in full stay findable. */
   release(tokens: ArrayLike<number>, nTokens: number, blocks: Int32Array, nBlocks: number): void {
     const nFull = Math.min(nBlocks, Math.floor(nTokens / this.blockSize));
-    let before = -1;
-    let findable = true;
-    for (let i = 0; i < nBlocks; i++) {
+    let nFindable = 0;
+    for (let before = -1; nFindable < nFull; nFindable++) {
+      const block = blocks[nFindable]!;
+      if (!this.#remember(block, this.#keyOf(tokens, nFindable, before))) break;
+      before = block;
+    }
+    for (let i = nBlocks - 1; i >= 0; i--) {
       const block = blocks[i]!;
-      if (i < nFull && findable) {
-        findable = this.#remember(block, this.#keyOf(tokens, i, before));
-        before = block;
-      }
+      if (i < nFindable) this.#touch(block);
       assert(this.#refCounts[block]! > 0, `key-value block ${block} released twice`);
       this.#refCounts[block]!--;
-      if (this.#refCounts[block] === 0 && !this.#cachedAs[block]) this.#free[this.#nFree++] = block;
+      if (this.#refCounts[block] === 0 && !this.#isFindable[block]) this.#free[this.#nFree++] = block;
     }
   }
 
@@ -86,40 +94,57 @@ export class KvCache {
     return key;
   }
 
+  #find(key: string): number | undefined {
+    const block = this.#byKey.get(key);
+    return block !== undefined && this.#isFindable[block] ? block : undefined;
+  }
+
   /** @returns whether `block` itself is the findable one; another block may hold the same content already */
   #remember(block: number, key: string): boolean {
-    const known = this.#byKey.get(key);
-    if (known) {
-      this.#touch(known);
-      return known.block === block;
-    }
-    const cached = { block, key };
-    this.#byKey.set(key, cached);
-    this.#cachedAs[block] = cached;
+    const known = this.#find(key);
+    if (known !== undefined) return known === block;
+    const lastKey = this.#keys[block];
+    if (lastKey !== undefined && this.#byKey.get(lastKey) === block) this.#byKey.delete(lastKey);
+    this.#byKey.set(key, block);
+    this.#keys[block] = key;
+    this.#isFindable[block] = 1;
+    // A ring of its own, for `touch` to take it out of.
+    this.#newer[block] = block;
+    this.#older[block] = block;
     return true;
   }
 
-  #touch(cached: CachedBlock): void {
-    this.#byKey.delete(cached.key);
-    this.#byKey.set(cached.key, cached);
+  /** Makes a findable block the newest. */
+  #touch(block: number): void {
+    this.#unlink(block);
+    const end = this.nBlock;
+    const newest = this.#older[end]!;
+    this.#newer[newest] = block;
+    this.#older[block] = newest;
+    this.#newer[block] = end;
+    this.#older[end] = block;
   }
 
-  /** Frees the cached block that was used longest ago, and what can only be found through it. */
+  #unlink(block: number): void {
+    const newer = this.#newer[block]!;
+    const older = this.#older[block]!;
+    this.#older[newer] = older;
+    this.#newer[older] = newer;
+  }
+
+  /**
+   * Frees the findable block that was used longest ago. None is found through it: those are older, and whoever holds
+   * one of them holds this one, too.
+   */
   #evictOldest(): void {
-    for (const cached of this.#byKey.values()) {
-      if (this.#refCounts[cached.block] !== 0) continue;
-      this.#forget(cached);
-      return;
+    const end = this.nBlock;
+    let block = this.#newer[end]!;
+    while (block !== end && this.#refCounts[block] !== 0) block = this.#newer[block]!;
+    if (block === end) {
+      throw new SmallMindError('CONTEXT_FULL', 'the key-value cache is full; load the model with a larger context');
     }
-    throw new SmallMindError('CONTEXT_FULL', 'the key-value cache is full; load the model with a larger context');
-  }
-
-  /** A block that is used again must not be reached through the keys of its old content. */
-  #forget(cached: CachedBlock): void {
-    this.#byKey.delete(cached.key);
-    this.#cachedAs[cached.block] = undefined;
-    if (this.#refCounts[cached.block] === 0) this.#free[this.#nFree++] = cached.block;
-    const prefix = `${cached.block} `;
-    for (const next of this.#byKey.values()) if (next.key.startsWith(prefix)) this.#forget(next);
+    this.#unlink(block);
+    this.#isFindable[block] = 0;
+    this.#free[this.#nFree++] = block;
   }
 }

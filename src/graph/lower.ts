@@ -36,7 +36,7 @@ export function lower(graph: Graph, rules: LoweringRules): Graph {
       return lowered.apply('siluMul', [at(inputs[0]!.inputs[0]!), at(inputs[1]!)], {}, name);
     }
     if (op === 'matmul') return lowered.apply('matmul', [activation(inputs[0]!, inputs[1]!), at(inputs[1]!)], {}, name);
-    return lowered.apply(op, inputs.map(at), params, name);
+    return lowered.append({ op, inputs: inputs.map(at), params, shape: node.shape, dtype: node.dtype, name });
   }
 
   /** The operand of a matmul; quantised once for all matmuls that share it. */
@@ -66,6 +66,6 @@ function countUses(graph: Graph): Map<Tensor, number> {
 function isFusedAway(node: Tensor, graph: Graph, nUses: Map<Tensor, number>, rules: LoweringRules): boolean {
   if (!nUses.get(node)) return node.op !== 'kvWrite';
   if (node.op !== 'silu' || !rules.siluMul || nUses.get(node) !== 1) return false;
-  const reader = graph.nodes.find((n) => n.inputs.includes(node));
+  const reader = graph.nodes.find((n) => n.inputs.includes(node) && (nUses.has(n) || n.op === 'kvWrite'));
   return reader?.op === 'mul' && reader.inputs[0] === node;
 }

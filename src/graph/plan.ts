@@ -32,9 +32,9 @@ export interface Instruction {
 export interface ArenaBuffer {
   readonly offsetBytes: number;
   readonly sizeBytes: number;
-  /** Index of the instruction that writes it first. */
+  /** The operation that writes it, counted without the clears that planning adds. */
   readonly first: number;
-  /** Index of the last instruction that reads it; the instruction count for outputs. */
+  /** The last operation that reads it; their number for outputs. */
   last: number;
   readonly tensors: Tensor[];
   readonly write: WriteMode;

@@ -67,10 +67,11 @@ function refuseWhatIsNotBuilt(
   p: { nEmbd: number; nHead: number; nHeadKv: number; headDim: number; nRot: number },
 ): void {
   const { metadata, source } = gguf;
+  const isSplitEvenly = metadata.has('llama.attention.key_length') || p.nEmbd % p.nHead === 0;
   const refuse = (what: string): never => {
     throw new UnsupportedError('UNSUPPORTED_FEATURE', `${source.name}: ${what} is not supported yet`);
   };
-  if (p.nHead % p.nHeadKv !== 0 || p.nEmbd % p.nHead !== 0 || p.nRot > p.headDim || p.nRot % 2 !== 0) {
+  if (p.nHead % p.nHeadKv !== 0 || !isSplitEvenly || p.nRot > p.headDim || p.nRot % 2 !== 0) {
     throw new GgufError(
       'GGUF_INVALID',
       `${source.name}: heads do not divide: embedding ${p.nEmbd}, heads ${p.nHead}, key-value heads ${p.nHeadKv}, ` +

@@ -33,6 +33,8 @@ export interface WasmOptions {
   /** `q8`: integer kernels for quantised weights, activations in 8 bits. `f32`: activations as they are. */
   readonly activations: 'q8' | 'f32';
   readonly onProgress?: LoadProgress;
+  /** For tests: this variant in place of the one that the probe chooses for `kernels`. */
+  readonly variant?: KernelVariant;
 }
 
 /** Bytes of the file that are held at once while packing. */
@@ -69,15 +71,10 @@ export class WasmExecutor implements Executor {
    *   {GgufError} for damaged weights
    */
   static async create(graph: Graph, source: WeightSource, options: WasmOptions): Promise<WasmExecutor> {
-    const variant = chooseVariant(options.kernels);
+    const variant = options.variant ?? chooseVariant(options.kernels);
     const nThreads = platform.canShareMemory() && platform.canBlock() ? options.nThreads : 1;
     const shared = nThreads > 1;
-    const program = planProgram(
-      lower(graph, {
-        siluMul: true,
-        quantizesActivations: (dtype) => options.activations === 'q8' && INTEGER_DTYPES.has(dtype),
-      }),
-    );
+    const program = planForWasm(graph, options.activations);
     const layout = layOutMemory(program, nThreads);
     const kernels = kernelsOf(program);
     const memory = allocate(layout.sizeBytes, shared);
@@ -127,6 +124,12 @@ export class WasmExecutor implements Executor {
 }
 
 const INTEGER_DTYPES: ReadonlySet<DType> = new Set(['Q8_0', 'Q4_0']);
+
+/** The program that the executor makes of a graph. */
+export function planForWasm(graph: Graph, activations: WasmOptions['activations']): Program {
+  const quantizesActivations = (dtype: DType): boolean => activations === 'q8' && INTEGER_DTYPES.has(dtype);
+  return planProgram(lower(graph, { siluMul: true, quantizesActivations }));
+}
 
 function refuseClosed(): never {
   throw new Error('closed');
@@ -180,7 +183,8 @@ async function loadLeaves(
   const totalBytes = weights.reduce((sum, l) => sum + sizeBytesMax(l), 0);
   let doneBytes = 0;
   options.onProgress?.(0, totalBytes);
-  const staging = new Uint8Array(Math.min(totalBytes, Math.max(STAGING_BYTES, ...weights.map(groupBytes))));
+  // A matrix of fewer than eight rows still needs room for a whole group.
+  const staging = new Uint8Array(Math.max(Math.min(totalBytes, STAGING_BYTES), ...weights.map(groupBytes)));
   for (const leaf of program.leaves) {
     const address = layout.leafAddress(leaf);
     if (leaf.op === 'constant') new Float32Array(memory.buffer, address).set(graph.constants.get(leaf.name)!);

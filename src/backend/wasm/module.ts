@@ -17,9 +17,6 @@ const PAGE_COUNT_MAX = 65536;
 /** Spins before a waiting thread lets the operating system take its core: about 50 µs. */
 const SPIN_COUNT_MAX = 20000;
 
-/** A sleeping thread looks up this often, to notice that another has crashed. */
-const WAIT_NS = 100_000_000n;
-
 export interface ModuleKind {
   /** The function table, in this order. */
   readonly kernels: readonly Kernel[];
@@ -27,6 +24,10 @@ export interface ModuleKind {
   /** Several threads over a shared memory; otherwise one thread and no atomics. */
   readonly shared: boolean;
 }
+
+/** Imported by shared modules: sleeps while the phase is `phase` (pool-protocol.ts). */
+const SLEEP_TYPE = { params: { phase: 'i32' } } as const;
+type SleepRef = FuncRef<{ readonly phase: 'i32' }, readonly []>;
 
 /** What an instance exports. */
 export interface RunExports {
@@ -39,8 +40,9 @@ export function buildModule({ kernels, variant, shared }: ModuleKind): ModuleBui
     pointer: 'i32',
     memory: { import: ['env', 'memory'], shared, minPages: 1, maxPages: PAGE_COUNT_MAX },
   });
+  const sleep = shared ? module.importFunc('env', 'sleep', SLEEP_TYPE) : undefined;
   module.table(kernels.map((kernel) => defineKernel(module, variant, kernel)));
-  const barrier = shared ? defineBarrier(module) : undefined;
+  const barrier = sleep && defineBarrier(module, sleep);
   defineRun(module, barrier);
   return module;
 }
@@ -64,7 +66,7 @@ function defineRun(module: ModuleBuilder, barrier: FuncRef<{ nThreads: 'i32' }, 
  * Sense-reversing barrier: the last to arrive opens the next phase. The others spin, then sleep; whoever finds the
  * abort flag set (another thread has crashed and will never arrive) traps.
  */
-function defineBarrier(module: ModuleBuilder): FuncRef<{ nThreads: 'i32' }, readonly []> {
+function defineBarrier(module: ModuleBuilder, sleep: SleepRef): FuncRef<{ nThreads: 'i32' }, readonly []> {
   return module.func('barrier', { params: { nThreads: 'i32' }, results: [] }, (f, { nThreads }) => {
     const at = (address: number) => ptr.const(address);
     const phase = f.let('phase', i32.atomic_load(at(PHASE_ADDRESS)));
@@ -78,12 +80,12 @@ function defineBarrier(module: ModuleBuilder): FuncRef<{ nThreads: 'i32' }, read
           f.drop(memory.atomic_notify(at(PHASE_ADDRESS), nThreads));
         });
       },
-      () => awaitPhase(f, phase),
+      () => awaitPhase(f, phase, sleep),
     );
   });
 }
 
-function awaitPhase(f: FunctionBuilder<readonly []>, phase: Local<'i32'>): void {
+function awaitPhase(f: FunctionBuilder<readonly []>, phase: Local<'i32'>, sleep: SleepRef): void {
   const spins = f.let('spins', i32.const(0));
   const isWaiting = i32.eq(i32.atomic_load(ptr.const(PHASE_ADDRESS)), phase);
   f.while(isWaiting, () => {
@@ -91,7 +93,7 @@ function awaitPhase(f: FunctionBuilder<readonly []>, phase: Local<'i32'>): void 
     f.if(i32.gt_u(spins, SPIN_COUNT_MAX), () => {
       f.if(i32.atomic_load(ptr.const(ABORT_ADDRESS)), () => f.unreachable());
       f.drop(i32.atomic_rmw_add(ptr.const(SLEEPERS_ADDRESS), 1));
-      f.drop(memory.atomic_wait32(ptr.const(PHASE_ADDRESS), phase, WAIT_NS));
+      f.exec(sleep, { phase });
       f.drop(i32.atomic_rmw_sub(ptr.const(SLEEPERS_ADDRESS), 1));
     });
   });

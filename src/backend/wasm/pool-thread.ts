@@ -5,14 +5,15 @@ import { platform } from '#platform';
 import { ABORT_ADDRESS, PHASE_ADDRESS } from './memory.ts';
 import type { RunExports } from './module.ts';
 import {
-  COMMAND,
   INSTRUCTION_COUNT,
-  MAIL,
+  MAILS,
   MODEL,
   PROGRAM,
+  RUNS,
   SEQUENCE,
   THREAD_COUNT,
   THREAD_WORDS,
+  instanceImports,
 } from './pool-protocol.ts';
 import type { PoolMessage } from './pool-protocol.ts';
 
@@ -29,6 +30,8 @@ const models = new Map<number, Model>();
 let control: Int32Array;
 let thread = 0;
 let lastSequence = 0;
+let nRuns = 0;
+let nMails = 0;
 
 port.onMessage((message) => {
   try {
@@ -45,30 +48,37 @@ function receive(message: PoolMessage): void {
     ({ control, thread } = message);
   } else if (message.type === 'attach') {
     const { module, memory, model } = message;
-    const { exports } = new WebAssembly.Instance(module, { env: { memory } });
+    const { exports } = new WebAssembly.Instance(module, instanceImports(memory));
     models.set(model, { exports: exports as unknown as RunExports, words: new Int32Array(memory.buffer) });
   } else {
     models.delete(message.model);
   }
 }
 
-/** Does jobs until one says that a message is waiting. */
+/** Does jobs until a message is waiting; a job that was published meanwhile goes first, for its caller is blocked. */
 function serve(): void {
   const line = thread * THREAD_WORDS;
   for (;;) {
     lastSequence = awaitSequence(line + SEQUENCE);
-    if (control[line + COMMAND] === MAIL) return;
-    const model = models.get(control[line + MODEL]!)!;
-    try {
-      model.exports.run(
-        control[line + PROGRAM]!,
-        control[line + INSTRUCTION_COUNT]!,
-        thread,
-        control[line + THREAD_COUNT]!,
-      );
-    } catch {
-      abortProgram(model.words);
+    const runs = Atomics.load(control, line + RUNS);
+    if (runs !== nRuns) runJob(line);
+    nRuns = runs;
+    const mails = Atomics.load(control, line + MAILS);
+    if (mails !== nMails) {
+      nMails = mails;
+      return;
     }
+  }
+}
+
+function runJob(line: number): void {
+  const model = models.get(control[line + MODEL]!)!;
+  const program = control[line + PROGRAM]!;
+  const nInstructions = control[line + INSTRUCTION_COUNT]!;
+  try {
+    model.exports.run(program, nInstructions, thread, control[line + THREAD_COUNT]!);
+  } catch {
+    abortProgram(model.words);
   }
 }
 

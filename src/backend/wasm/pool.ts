@@ -7,16 +7,16 @@ import type { WorkerHandle } from '../../base/platform.ts';
 import { ABORT_ADDRESS, PHASE_ADDRESS } from './memory.ts';
 import type { RunExports } from './module.ts';
 import {
-  COMMAND,
   INSTRUCTION_COUNT,
-  MAIL,
+  MAILS,
   MODEL,
   PROGRAM,
-  RUN,
+  RUNS,
   SEQUENCE,
   THREAD_COUNT,
   THREAD_COUNT_MAX,
   THREAD_WORDS,
+  instanceImports,
 } from './pool-protocol.ts';
 import type { PoolMessage, PoolReply } from './pool-protocol.ts';
 
@@ -66,7 +66,7 @@ class ThreadPool {
   ): Promise<PoolModel> {
     return this.#enqueue(async () => {
       await ready;
-      const { exports } = await WebAssembly.instantiate(module, { env: { memory } });
+      const { exports } = await WebAssembly.instantiate(module, instanceImports(memory));
       const message = { type: 'attach', model: id, module, memory } as const;
       await this.#sendAll(nThreads, message);
       return { id, exports: exports as unknown as RunExports, words: new Int32Array(memory.buffer), nThreads };
@@ -93,7 +93,7 @@ class ThreadPool {
       this.#control[line + PROGRAM] = program;
       this.#control[line + INSTRUCTION_COUNT] = nInstructions;
       this.#control[line + THREAD_COUNT] = nThreads;
-      this.#publish(thread, RUN);
+      this.#publish(thread, RUNS);
     }
     try {
       model.exports.run(program, nInstructions, 0, nThreads);
@@ -109,9 +109,9 @@ class ThreadPool {
     }
   }
 
-  #publish(thread: number, command: number): void {
+  #publish(thread: number, counter: typeof RUNS | typeof MAILS): void {
     const line = thread * THREAD_WORDS;
-    this.#control[line + COMMAND] = command;
+    Atomics.add(this.#control, line + counter, 1);
     Atomics.add(this.#control, line + SEQUENCE, 1);
     Atomics.notify(this.#control, line + SEQUENCE);
   }
@@ -150,7 +150,7 @@ class ThreadPool {
       this.#threads[thread - 1]!.answered = { resolve, reject };
     });
     worker.keepAlive(true);
-    if (message.type !== 'start') this.#publish(thread, MAIL);
+    if (message.type !== 'start') this.#publish(thread, MAILS);
     worker.post(message);
     try {
       await answer;

@@ -3,6 +3,7 @@
 // arXiv:1805.02867), always from position 0 on, so that the result does not depend on who computes it or on what else
 // is in the batch.
 
+import { UnsupportedError, assert } from '../../../base/errors.ts';
 import { columnsOf } from '../../../graph/tensor.ts';
 import type { Instruction } from '../../../graph/plan.ts';
 import type { Expr, Local } from '../emit/expression.ts';
@@ -224,12 +225,21 @@ function addValues(k: KernelBody, item: Item, cache: CacheFormat): void {
   });
 }
 
+/** Heads are read, and cache rows written, by whole vectors. */
+function requireWholeVectors(headDim: number): void {
+  if (headDim % 4 === 0) return;
+  const message = `heads of ${headDim} elements are not supported: use a multiple of 4, or the kernels "reference"`;
+  throw new UnsupportedError('UNSUPPORTED_FEATURE', message, { headDim });
+}
+
 const attention = (type: CacheType): Kernel => ({
   op: 'attention',
   dtypes: [type],
   params: { nHead: 'i32', headsPerKv: 'i32', headDim: 'i32', kvColumns: 'i32', nBlockPerSeq: 'i32', scale: 'f32' },
   values({ out, inputs }: Instruction) {
-    const { nHead, nHeadKv, headDim, scale } = out.tensor.params as Record<string, number>;
+    const { nHead, nHeadKv, headDim, blockSize, scale } = out.tensor.params as Record<string, number>;
+    assert(blockSize === BLOCK, `attention kernels work on blocks of ${BLOCK} positions, not ${blockSize}`);
+    requireWholeVectors(headDim!);
     return {
       nHead: nHead!,
       headsPerKv: nHead! / nHeadKv!,

@@ -82,8 +82,10 @@ export function expInto(f: FunctionBuilder, target: Local<'v128'>, x: Vector): v
 
 /** x · sigmoid(x) on four lanes. */
 export function siluInto(f: FunctionBuilder, target: Local<'v128'>, x: Local<'v128'>): void {
-  expInto(f, target, f32x4.pmin(f32x4.neg(x), splatF32(88)));
-  target.set(f32x4.div(x, f32x4.add(target, splatF32(1))));
+  // Below −88 as at −88, where the result is next to nothing: e^−x would overflow.
+  const bounded = f.let('siluX', f32x4.pmax(x, splatF32(-88)));
+  expInto(f, target, f32x4.neg(bounded));
+  target.set(f32x4.div(bounded, f32x4.add(target, splatF32(1))));
 }
 
 /** Sum of the four lanes: (0 + 2) + (1 + 3), always in this order. */
@@ -102,6 +104,16 @@ export function maxLanes(f: FunctionBuilder, x: Vector): Expr<'f32'> {
   const folded = f.let(
     'folded',
     f32x4.pmax(t, i8x16.shuffle(t, t, [8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7])),
+  );
+  return f32.max(f32x4.extract_lane(folded, 0), f32x4.extract_lane(folded, 1));
+}
+
+/** Largest of the four lanes, none of them negative; NaN if one is. */
+export function maxMagnitude(f: FunctionBuilder, x: Vector): Expr<'f32'> {
+  const t = f.let('lanes', x);
+  const folded = f.let(
+    'folded',
+    i32x4.max_s(t, i8x16.shuffle(t, t, [8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7])),
   );
   return f32.max(f32x4.extract_lane(folded, 0), f32x4.extract_lane(folded, 1));
 }

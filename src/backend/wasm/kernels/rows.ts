@@ -3,7 +3,7 @@
 import { Q8A_BLOCK_BYTES, columnsOf } from '../../../graph/tensor.ts';
 import type { Local } from '../emit/expression.ts';
 import { f32, f32x4, i16x8, i32, i32x4, i8x16, memory, ptr, v128 } from '../emit/operations.ts';
-import { maxLanes, splatF32, sumLanes, sumLanesI32 } from './floats.ts';
+import { maxMagnitude, splatF32, sumLanes, sumLanesI32 } from './floats.ts';
 import { addressAt } from './kernel.ts';
 import type { Kernel, KernelBody } from './kernel.ts';
 
@@ -182,12 +182,13 @@ const quantize: Kernel = {
     const inverse = f.local('v128', 'inverse');
     f.for(block, { from, to }, () => {
       v.forEach((x8, i) => x8.set(v128.load(px, 16 * i)));
+      // Magnitudes are compared as integers: the order is the same, and a NaN is the largest and not lost.
       max.set(f32x4.abs(v[0]!));
-      for (const x8 of v.slice(1)) max.set(f32x4.pmax(max, f32x4.abs(x8)));
-      scale.set(f32.div(maxLanes(f, max), f32.const(127)));
-      // A block of zeros has scale 0; the division's infinity is masked away, so that the quants are 0 as well.
-      const isNonZero = f32x4.ne(f32x4.splat(scale), v128.zero());
-      inverse.set(v128.and(f32x4.div(splatF32(1), f32x4.splat(scale)), isNonZero));
+      for (const x8 of v.slice(1)) max.set(i32x4.max_s(max, f32x4.abs(x8)));
+      scale.set(f32.div(maxMagnitude(f, max), f32.const(127)));
+      // Where 1 / scale may be infinite (zeros, and next to nothing), it is masked away and the quants are 0.
+      const isNormal = f32x4.ge(f32x4.splat(scale), splatF32(2 ** -126));
+      inverse.set(v128.and(f32x4.div(splatF32(1), f32x4.splat(scale)), isNormal));
       for (const x8 of v) x8.set(i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.mul(x8, inverse))));
       f32.store(po, scale);
       const sum = v.slice(1).reduce<ReturnType<typeof i32x4.add>>((s, x8) => i32x4.add(s, x8), v[0]!);

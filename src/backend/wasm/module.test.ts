@@ -1,0 +1,58 @@
+// The module: every kernel of every variant is valid WebAssembly, can be printed for review, and uses no instruction
+// that its set forbids.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { kernelKey } from './kernels/kernel.ts';
+import type { KernelVariant } from './kernels/kernel.ts';
+import { KERNELS } from './kernels/table.ts';
+import { buildModule } from './module.ts';
+
+const VARIANTS: readonly KernelVariant[] = [
+  { set: 'relaxed', dot: 'u8', fma: true },
+  { set: 'relaxed', dot: 'i7', fma: true },
+  { set: 'simd', dot: 'i16', fma: false },
+  { set: 'strict', dot: 'i16', fma: false },
+];
+
+for (const variant of VARIANTS) {
+  for (const shared of [false, true]) {
+    const name = `${variant.set} (${variant.dot})${shared ? ', shared memory' : ''}`;
+
+    test(`${name}: all kernels make one valid module`, () => {
+      const bytes = buildModule({ kernels: KERNELS, variant, shared }).toBytes();
+      assert.ok(WebAssembly.validate(bytes));
+    });
+
+    test(`${name}: every kernel prints itself`, () => {
+      const text = buildModule({ kernels: KERNELS, variant, shared }).toText();
+      for (const { op, dtypes } of KERNELS) {
+        const key = kernelKey(op, dtypes);
+        const lines = text.split('\n').filter((line) => line.trim().startsWith(`(func $${key} `));
+        assert.equal(lines.length, 1, key);
+        assert.match(lines[0]!, /\(param \$rec i32\) \(param \$thread i32\) \(param \$nThreads i32\)/);
+      }
+      const open = [...text.matchAll(/\(/g)].length;
+      assert.equal([...text.matchAll(/\)/g)].length, open, 'parentheses match');
+    });
+
+    test(`${name}: relaxed and atomic instructions stand only where they may`, () => {
+      const text = buildModule({ kernels: KERNELS, variant, shared }).toText();
+      assert.equal(text.includes('relaxed_'), variant.set === 'relaxed');
+      assert.equal(text.includes('atomic'), shared);
+    });
+  }
+}
+
+test('an i7 module gives the unsigned operand no more than seven bits: Q8_0 weights go without it', () => {
+  const kernels = KERNELS.filter((k) => k.op === 'matmul' && k.dtypes[1] === 'Q8_0' && k.dtypes[0] === 'Q8A');
+  const textOf = (dot: 'u8' | 'i7'): string =>
+    buildModule({ kernels, variant: { set: 'relaxed', dot, fma: true }, shared: false }).toText();
+  assert.ok(textOf('u8').includes('relaxed_dot'));
+  assert.ok(!textOf('i7').includes('relaxed_dot'));
+});
+
+test('the same variant gives the same bytes', () => {
+  const build = (): Uint8Array => buildModule({ kernels: KERNELS, variant: VARIANTS[0]!, shared: true }).toBytes();
+  assert.deepEqual(build(), build());
+});

@@ -1,0 +1,56 @@
+// The flags of the command line that are options of the library, as tables: how a model is loaded, and how the next
+// token is chosen. The defaults that help texts show are the library's own.
+
+import { resolveGenerateOptions } from '../options.ts';
+import { parseNumber } from './usage.ts';
+import type { Flag } from './usage.ts';
+
+const number = (flags: string, name: string, help: string): Flag => ({ flags, name, help, parse: parseNumber });
+
+export const CONTEXT_FLAG = number('--ctx <N>', 'nCtx', 'context in tokens (default: as trained, at most 4096)');
+
+export const LOAD_FLAGS: readonly Flag[] = [
+  number('-t, --threads <N>', 'threads', 'threads that compute (default: physical cores, at most 8)'),
+  CONTEXT_FLAG,
+  {
+    flags: '--kernels <SET>',
+    name: 'kernels',
+    help: 'auto, relaxed, simd, strict (same bits on any machine) or reference (slow) (default: auto)',
+    parse: (text) => text.toLowerCase(),
+  },
+  {
+    flags: '--activations <TYPE>',
+    name: 'activations',
+    help: 'with quantised weights: q8 (fast) or f32 (exact) (default: q8)',
+    parse: (text) => text.toLowerCase(),
+  },
+  {
+    flags: '--kv-type <TYPE>',
+    name: 'kvType',
+    help: 'type of the key-value cache: f16 or f32 (default: f16)',
+    parse: (text) => text.toUpperCase(),
+  },
+];
+
+const { sampler: defaults } = resolveGenerateOptions({});
+
+const sampling = (flags: string, name: keyof typeof defaults, help: string): Flag =>
+  number(flags, name, `${help} (default: ${defaults[name]})`);
+
+export const SAMPLER_FLAGS: readonly Flag[] = [
+  sampling('--temp <T>', 'temperature', 'temperature; 0 takes the most likely token'),
+  sampling('--top-k <K>', 'topK', 'keep the K most likely tokens; 0 is off'),
+  sampling('--top-p <P>', 'topP', 'keep the most likely tokens up to this probability; 1 is off'),
+  sampling('--min-p <P>', 'minP', 'keep tokens at least P times as likely as the best; 0 is off'),
+  sampling('--typical-p <P>', 'typicalP', 'keep tokens of typical surprise up to this probability; 1 is off'),
+  sampling('--repeat-penalty <R>', 'repeatPenalty', 'penalty for recent tokens; 1 is off'),
+  sampling('--repeat-last-n <N>', 'repeatLastN', 'how many recent tokens the penalties look at'),
+  sampling('--frequency-penalty <F>', 'frequencyPenalty', 'penalty for each recent occurrence; 0 is off'),
+  sampling('--presence-penalty <P>', 'presencePenalty', 'penalty for having occurred recently; 0 is off'),
+  number('--seed <S>', 'seed', 'the same seed gives the same text (default: random)'),
+];
+
+export const LENGTH_FLAGS: readonly Flag[] = [
+  { ...number('-n, --max-tokens <N>', 'maxTokens', 'tokens to generate at most'), fallback: 512 },
+  number('--logprobs <N>', 'logprobs', 'with --json: log-probabilities, and the N most likely tokens'),
+];

@@ -1,0 +1,102 @@
+// smallmind inspect: what a model file holds and what it would need to run, without loading it.
+
+import { styleText } from 'node:util';
+import type { Command } from 'commander';
+import type { LoadOptions, MetadataField, MetadataValue, ModelFileInfo } from '../index.ts';
+import { resolveLoadOptions } from '../options.ts';
+import { CONTEXT_FLAG } from './flags.ts';
+import type { CommandContext } from './main.ts';
+import { cut, formatBytes, formatColumns, formatCount, oneLine, wrap } from './text.ts';
+import { addFlags, checkFlags, readFlags } from './usage.ts';
+
+const EXAMPLES = `
+Examples:
+  smallmind inspect model.gguf
+  smallmind inspect model.gguf --ctx 2048
+  smallmind inspect model.gguf --json | jq .memory`;
+
+export function defineInspect(command: Command, { signal }: CommandContext): void {
+  command
+    .argument('<model>', 'a model file in GGUF format')
+    .option('--json', 'print one JSON object, with all values in full')
+    .addHelpText('after', EXAMPLES)
+    .action(async (path: string, parsed: Record<string, unknown>) => {
+      const options = readFlags(parsed, [CONTEXT_FLAG]) as LoadOptions;
+      checkFlags([CONTEXT_FLAG], () => resolveLoadOptions(options));
+      const { inspectModel } = await import('../index.ts');
+      const info = await inspectModel(path, options);
+      signal.throwIfAborted();
+      process.stdout.write(`${parsed['json'] ? JSON.stringify(info) : describe(info).join('\n')}\n`);
+    });
+  addFlags(command, 'Memory needed:', [CONTEXT_FLAG]);
+}
+
+/** Names of metadata and tensors longer than this are cut. */
+const NAME_WIDTH_MAX = 40;
+
+function describe(info: ModelFileInfo): string[] {
+  const width = process.stdout.columns ?? 80;
+  const heading = (text: string): string => styleText('bold', text);
+  return [
+    ...describeSummary(info, width),
+    '',
+    heading(`Metadata: ${info.metadata.length} entries`),
+    ...describeMetadata(info.metadata, width),
+    '',
+    heading(`Tensors: ${info.tensors.length}`),
+    ...describeTensors(info),
+  ];
+}
+
+function describeSummary(info: ModelFileInfo, width: number): string[] {
+  const { memory, problem, nCtxTrain, nVocab } = info;
+  const rows = [
+    ['architecture', oneLine(info.architecture) || '(not said)'],
+    ['name', oneLine(info.name) || '(none)'],
+    ['parameters', formatCount(info.nParameters)],
+    ['context', nCtxTrain > 0 ? `${formatCount(nCtxTrain)} tokens` : '(not said)'],
+    ['vocabulary', nVocab > 0 ? `${formatCount(nVocab)} tokens` : '(none)'],
+    ['file', `${formatBytes(info.sizeBytes)}, GGUF version ${info.ggufVersion}`],
+  ];
+  if (memory) {
+    const { nCtx, totalBytes, weightsBytes, kvBytes, constantsBytes, workBytes } = memory;
+    rows.push(
+      ['memory needed', `${formatBytes(totalBytes)} with a context of ${formatCount(nCtx)} tokens:`],
+      ['', `weights ${formatBytes(weightsBytes)}, key-value cache ${formatBytes(kvBytes)},`],
+      ['', `tables ${formatBytes(constantsBytes)}, work areas ${formatBytes(workBytes)}`],
+    );
+  }
+  const indent = 'memory needed'.length + 2;
+  const reason = problem ? wrap(`no: ${oneLine(problem.message)}`, width - indent) : ['yes'];
+  rows.push(...reason.map((line, i) => [i === 0 ? 'runs here' : '', line]));
+  return formatColumns(rows.map(([key, value]) => [key!, cut(value!, width - indent)]));
+}
+
+function describeMetadata(fields: readonly MetadataField[], width: number): string[] {
+  const names = fields.map(({ key }) => cut(oneLine(key), NAME_WIDTH_MAX));
+  const valueWidth = width - 2 - Math.max(0, ...names.map((name) => name.length));
+  return formatColumns(fields.map((field, i) => [names[i]!, describeValue(field.value, valueWidth)]));
+}
+
+/** A value in at most `width` characters; of an array the length and what fits. */
+function describeValue(value: MetadataValue, width: number): string {
+  if (!Array.isArray(value)) return cut(formatScalar(value), width);
+  const first = (value as MetadataValue[]).slice(0, width).map((v) => (Array.isArray(v) ? '[…]' : formatScalar(v)));
+  return cut(`[${value.length}] ${first.join(', ')}`, width);
+}
+
+/** Most fractions are float32, and have no more than seven digits to say. */
+function formatScalar(value: MetadataValue): string {
+  const isFraction = typeof value === 'number' && Number.isFinite(value) && !Number.isInteger(value);
+  return isFraction ? String(Number(value.toPrecision(7))) : oneLine(String(value));
+}
+
+function describeTensors({ tensors }: ModelFileInfo): string[] {
+  const rows = tensors.map(({ name, shape, dtype, sizeBytes }) => [
+    cut(oneLine(name), NAME_WIDTH_MAX),
+    shape.join(' × '),
+    dtype,
+    formatBytes(sizeBytes),
+  ]);
+  return formatColumns(rows, [3]);
+}

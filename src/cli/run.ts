@@ -1,0 +1,136 @@
+// smallmind run: loads a model and writes what it has to say after a prompt, as it comes, or all at once as JSON.
+
+import { stat } from 'node:fs/promises';
+import { styleText } from 'node:util';
+import type { Command } from 'commander';
+import type { GenerateOptions, GenerateResult, Generation, LoadOptions, Model } from '../index.ts';
+import { resolveGenerateOptions, resolveLoadOptions } from '../options.ts';
+import { LENGTH_FLAGS, LOAD_FLAGS, SAMPLER_FLAGS } from './flags.ts';
+import { Interrupted } from './interruption.ts';
+import { LoadingBar } from './loading-bar.ts';
+import type { CommandContext } from './main.ts';
+import { formatBytes, formatCount, formatRate } from './text.ts';
+import { UsageError, addFlags, checkFlags, readFlags } from './usage.ts';
+
+const EXAMPLES = `
+Examples:
+  smallmind run model.gguf -p "Once upon a time"
+  smallmind run model.gguf -p "Once upon a time" --temp 0 -n 100
+  smallmind run model.gguf --seed 42 --json < prompt.txt
+  echo "The cat" | smallmind run model.gguf --top-k 20 --repeat-penalty 1.1
+
+The prompt is written first, then what the model adds; with --json "text" is only what it adds.`;
+
+interface RunOptions extends Record<string, unknown> {
+  readonly prompt?: string;
+  readonly json?: boolean;
+}
+
+export function defineRun(command: Command, context: CommandContext): void {
+  command
+    .argument('[model]', 'a model file in GGUF format')
+    .option('-p, --prompt <TEXT>', 'the beginning of the text (default: what is piped in)')
+    .option('--json', 'print one JSON object at the end')
+    .addHelpText('after', EXAMPLES)
+    .action((path: string | undefined, options: RunOptions) => run(path, options, context));
+  addFlags(command, 'Length:', LENGTH_FLAGS);
+  addFlags(command, 'Choosing the next token:', SAMPLER_FLAGS);
+  addFlags(command, 'Running the model:', LOAD_FLAGS);
+}
+
+async function run(path: string | undefined, options: RunOptions, context: CommandContext): Promise<void> {
+  const { signal } = context;
+  const loadOptions = readFlags(options, LOAD_FLAGS) as LoadOptions;
+  const generateOptions = readFlags(options, [...LENGTH_FLAGS, ...SAMPLER_FLAGS]) as GenerateOptions;
+  if (path === undefined) throw new UsageError('no model given; name a GGUF file: smallmind run model.gguf');
+  if (options.prompt === undefined && process.stdin.isTTY) {
+    throw new UsageError('no prompt given; use -p "Once upon a time", or pipe it in');
+  }
+  if (generateOptions.logprobs !== undefined && !options.json) throw new UsageError('--logprobs needs --json');
+  // Before the model is loaded, which may take long.
+  checkFlags(LOAD_FLAGS, () => resolveLoadOptions(loadOptions));
+  checkFlags([...LENGTH_FLAGS, ...SAMPLER_FLAGS], () => resolveGenerateOptions(generateOptions));
+
+  const startMs = performance.now();
+  await using model = await load(path, loadOptions, signal);
+  const loadMs = performance.now() - startMs;
+  if (context.isVerbose()) process.stderr.write(`${describeModel(model, loadMs)}\n`);
+  const prompt = options.prompt ?? (await readStdin(signal));
+  signal.throwIfAborted();
+  const generation = model.generate(prompt, generateOptions);
+  signal.addEventListener('abort', () => generation.stop(), { once: true });
+  if (options.json) printJson(await generation.result, loadMs);
+  else await printText(prompt, generation, signal);
+  signal.throwIfAborted();
+}
+
+/** Models up to this size take a step in milliseconds. */
+const INLINE_FILE_BYTES_MAX = 64 << 20;
+
+async function load(path: string, options: LoadOptions, signal: AbortSignal): Promise<Model> {
+  const { loadModel } = await import('../index.ts');
+  // The worker keeps this thread free to hear Ctrl-C while a large model takes a step, but its start takes 100 ms.
+  const fileBytes = await stat(path).then(
+    ({ size }) => size,
+    () => 0,
+  );
+  const thread = fileBytes <= INLINE_FILE_BYTES_MAX ? 'inline' : 'worker';
+  const bar = new LoadingBar(path);
+  try {
+    return await loadModel(path, { ...options, thread, signal, onProgress: (progress) => bar.update(progress) });
+  } finally {
+    await bar.stop();
+  }
+}
+
+function describeModel({ info }: Model, loadMs: number): string {
+  const { architecture, nParameters, nCtx, memoryBytes, executor } = info;
+  const size = `${formatCount(nParameters)} parameters, ${nCtx} tokens of context, ${formatBytes(memoryBytes)}`;
+  return `${architecture}, ${size}; ${executor}; loaded in ${loadMs.toFixed(0)} ms`;
+}
+
+/** All of stdin as text, without the line break that ends it. */
+async function readStdin(signal: AbortSignal): Promise<string> {
+  signal.throwIfAborted();
+  signal.addEventListener('abort', () => process.stdin.destroy(signal.reason as Error), { once: true });
+  let text = '';
+  process.stdin.setEncoding('utf8');
+  for await (const chunk of process.stdin) text += chunk as string;
+  return text.replace(/\r?\n$/, '');
+}
+
+/** Streams prompt and text to stdout, then says on stderr how fast it was. */
+async function printText(prompt: string, generation: Generation, signal: AbortSignal): Promise<void> {
+  // With the first piece, so that a prompt that is refused leaves stdout empty.
+  let pending = prompt;
+  for await (const piece of generation) {
+    process.stdout.write(pending + piece);
+    pending = '';
+  }
+  const result = await generation.result;
+  if (signal.reason instanceof Interrupted && signal.reason.isOutputGone) return;
+  process.stdout.write(`${pending}\n`);
+  process.stderr.write(`${styleText('dim', describeResult(result), { stream: process.stderr })}\n`);
+}
+
+function describeResult({ promptTokens, tokens, timings, seed, finishReason }: GenerateResult): string {
+  const parts = [
+    describeRate('prompt token', promptTokens, timings.promptTokensPerSecond),
+    describeRate('token', tokens.length, timings.decodeTokensPerSecond),
+    `seed ${seed}`,
+  ];
+  if (finishReason === 'context') parts.push('the context is full: give a larger --ctx for more');
+  return parts.join(' · ');
+}
+
+/** Without a rate where none was measured: decoding is timed from the first token on. */
+function describeRate(unit: string, count: number, perSecond: number): string {
+  const rate = perSecond > 0 ? `, ${formatRate(perSecond)} tokens/s` : '';
+  return `${count} ${unit}${count === 1 ? '' : 's'}${rate}`;
+}
+
+function printJson(result: GenerateResult, loadMs: number): void {
+  const { text, tokens, promptTokens, finishReason, seed, timings, logprobs } = result;
+  const output = { text, tokens, promptTokens, finishReason, seed, timings: { loadMs, ...timings }, logprobs };
+  process.stdout.write(`${JSON.stringify(output)}\n`);
+}

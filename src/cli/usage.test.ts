@@ -1,0 +1,50 @@
+// Flags and numbers of the command line.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Command } from 'commander';
+import { resolveGenerateOptions } from '../options.ts';
+import { LENGTH_FLAGS, LOAD_FLAGS, SAMPLER_FLAGS } from './flags.ts';
+import { UsageError, addFlags, checkFlags, parseNumber, readFlags } from './usage.ts';
+
+test('numbers are decimal numbers and nothing else', () => {
+  for (const text of ['0', '42', '-1', '+3', '0.5', '.5', '5.', '1e3', '2.5E-2']) {
+    assert.equal(parseNumber(text), Number(text), text);
+  }
+  for (const text of ['', ' ', '1 ', 'abc', '1e', '0x10', 'Infinity', 'NaN', '1,5', '1_000', '--1', '.']) {
+    assert.equal(parseNumber(text), text);
+  }
+});
+
+test('every flag arrives under the name that the library has for it', () => {
+  const flags = [...LENGTH_FLAGS, ...SAMPLER_FLAGS, ...LOAD_FLAGS];
+  const command = new Command().exitOverride();
+  addFlags(command, 'All:', flags);
+  const args = flags.flatMap(({ flags: spelling }, i) => [/--[\w-]+/.exec(spelling)![0], String(i)]);
+  command.parse(args, { from: 'user' });
+  const expected = flags.map(({ name, parse }, i) => [name, parse(String(i))]);
+  assert.deepEqual(Object.entries(readFlags(command.opts(), flags)), expected);
+});
+
+test('a missing flag leaves the library its default, but for the length', () => {
+  const command = new Command();
+  addFlags(command, 'All:', [...LENGTH_FLAGS, ...SAMPLER_FLAGS]);
+  command.parse([], { from: 'user' });
+  const given = Object.entries(readFlags(command.opts(), [...LENGTH_FLAGS, ...SAMPLER_FLAGS]));
+  assert.deepEqual(
+    given.filter(([, value]) => value !== undefined),
+    [['maxTokens', 512]],
+  );
+});
+
+test("the sampler flags are all of the library's sampler options", () => {
+  const names = SAMPLER_FLAGS.map(({ name }) => name);
+  assert.deepEqual(names.sort(), Object.keys(resolveGenerateOptions({}).sampler).sort());
+});
+
+test('what the library refuses is said in terms of the flag', () => {
+  const check = (): unknown => checkFlags(SAMPLER_FLAGS, () => resolveGenerateOptions({ topP: 1.5 }));
+  assert.throws(check, (error: Error) => {
+    return error instanceof UsageError && error.message === '--top-p expected a number from 0 to 1, got 1.5';
+  });
+});

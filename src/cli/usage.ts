@@ -1,0 +1,63 @@
+// Flags as they are written on the command line, and the mistakes in them. The library checks ranges; here its names
+// become flags again, so that a message speaks of what was typed.
+
+import { Option } from 'commander';
+import type { Command } from 'commander';
+import type { SmallMindError } from '../index.ts';
+
+/** A mistake on the command line. */
+export class UsageError extends Error {}
+
+/** A flag that stands for an option of the library. */
+export interface Flag {
+  /** As commander takes it: `-t, --threads <N>`. */
+  readonly flags: string;
+  /** The library's name of it. */
+  readonly name: string;
+  readonly help: string;
+  readonly parse: (text: string) => unknown;
+  /** What the command line takes where the flag is missing, if that is not the library's default. */
+  readonly fallback?: unknown;
+}
+
+/**
+ * The number that `text` is in decimal notation. What is no number is passed on as it was written: the library refuses
+ * it, with the range that the option has.
+ */
+export function parseNumber(text: string): number | string {
+  return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : text;
+}
+
+export function addFlags(command: Command, heading: string, flags: readonly Flag[]): void {
+  for (const { flags: spelling, help, parse, fallback } of flags) {
+    command.addOption(new Option(spelling, help).argParser(parse).default(fallback).helpGroup(heading));
+  }
+}
+
+/** The library's options out of what commander parsed; those of missing flags are undefined. */
+export function readFlags(parsed: Readonly<Record<string, unknown>>, flags: readonly Flag[]): Record<string, unknown> {
+  return Object.fromEntries(flags.map((flag) => [flag.name, parsed[new Option(flag.flags).attributeName()]]));
+}
+
+/**
+ * What `check` returns.
+ * @throws {UsageError} for options that the library refuses, in terms of the flags
+ */
+export function checkFlags<T>(flags: readonly Flag[], check: () => T): T {
+  try {
+    return check();
+  } catch (error) {
+    if (!isOptionError(error)) throw error;
+    const flag = flags.find(({ name }) => name === error.details['option']);
+    if (flag === undefined) throw error;
+    const spelling = new Option(flag.flags).long!;
+    // The type of a value is of use in code, not on the command line, where everything is text at first.
+    const message = error.message.replace(`"${flag.name}"`, spelling).replace(/ \((number|string)\)$/, '');
+    throw new UsageError(message, { cause: error });
+  }
+}
+
+/** By its code: the classes are not loaded before the engine is. */
+export function isOptionError(error: unknown): error is SmallMindError {
+  return error instanceof Error && 'code' in error && error.code === 'INVALID_OPTION';
+}

@@ -1,0 +1,153 @@
+// What a model file holds and what it would need to run here, told from its head alone: no weight is read. A file that
+// this version cannot run is described all the same, with the reason.
+
+import { layOutMemory, leafBytes } from './backend/wasm/memory.ts';
+import { planForWasm } from './backend/wasm/executor.ts';
+import { kernelsOf } from './backend/wasm/kernels/table.ts';
+import type { ByteSource } from './base/byte-source.ts';
+import { SmallMindError } from './base/errors.ts';
+import type { ErrorCode } from './base/errors.ts';
+import type { Program } from './graph/plan.ts';
+import type { Tensor } from './graph/tensor.ts';
+import { readGguf } from './gguf/reader.ts';
+import type { Gguf } from './gguf/reader.ts';
+import type { MetadataEntry } from './gguf/value-types.ts';
+import { countParameters, prepareModel } from './local-model.ts';
+import { resolveLoadOptions } from './options.ts';
+import type { LoadOptions, ModelSource, ResolvedLoadOptions } from './options.ts';
+import { describeSource, openSource } from './source.ts';
+
+/** Integers beyond ±(2^53 - 1) are given as decimal text, so that everything here can be written as JSON. */
+export type MetadataValue = string | number | boolean | readonly MetadataValue[];
+
+export interface MetadataField {
+  readonly key: string;
+  /** GGUF's type: `u32`, `string` …, and `f32[]` for an array. */
+  readonly type: string;
+  readonly value: MetadataValue;
+}
+
+export interface TensorSummary {
+  readonly name: string;
+  readonly dtype: string;
+  /** Rows first, columns last. */
+  readonly shape: readonly number[];
+  readonly sizeBytes: number;
+  /** From the start of the file. */
+  readonly offsetBytes: number;
+}
+
+/** The memory that the WebAssembly executor would hold; the four parts make the total. */
+export interface MemoryNeeds {
+  /** Context in tokens that this is for, prompt and answer together. */
+  readonly nCtx: number;
+  readonly weightsBytes: number;
+  readonly kvBytes: number;
+  /** Constants: tables that are computed once. */
+  readonly constantsBytes: number;
+  /** Inputs, intermediate results, and what the threads need. */
+  readonly workBytes: number;
+  readonly totalBytes: number;
+}
+
+export interface ModelFileInfo {
+  readonly source: string;
+  readonly sizeBytes: number;
+  readonly ggufVersion: number;
+  readonly alignment: number;
+  /** `general.architecture` and `general.name`; empty where the file has none. */
+  readonly architecture: string;
+  readonly name: string;
+  readonly nParameters: number;
+  /** 0 where the file does not say. */
+  readonly nVocab: number;
+  readonly nCtxTrain: number;
+  readonly metadata: readonly MetadataField[];
+  readonly tensors: readonly TensorSummary[];
+  /** Absent where `problem` keeps the model from being planned. */
+  readonly memory?: MemoryNeeds;
+  /** Why the model cannot be loaded here. Absent when it can. */
+  readonly problem?: { readonly code: ErrorCode; readonly message: string };
+}
+
+/**
+ * Describes a GGUF file.
+ * @param options  those that the model would be loaded with: context, threads, type of the cache … change the memory
+ * @throws {GgufError} for what is no sound GGUF file, {SmallMindError} FILE_NOT_FOUND, FILE_UNREADABLE,
+ *   {OptionError} for a bad option
+ */
+export async function inspectModel(source: ModelSource, options: LoadOptions = {}): Promise<ModelFileInfo> {
+  const resolved = resolveLoadOptions(options);
+  const posted = describeSource(source);
+  const opened = await openSource(posted, posted.kind === 'remote' ? (source as ByteSource) : undefined);
+  try {
+    const gguf = await readGguf(opened);
+    return { ...describeHead(gguf), ...planMemory(gguf, resolved) };
+  } finally {
+    await opened.close();
+  }
+}
+
+function describeHead(gguf: Gguf): Omit<ModelFileInfo, 'memory' | 'problem'> {
+  const { metadata, source } = gguf;
+  const textOf = (key: string): string => {
+    const entry = metadata.get(key);
+    return entry?.type === 'string' ? entry.value : '';
+  };
+  const architecture = textOf('general.architecture');
+  const nCtxTrain = metadata.get(`${architecture}.context_length`)?.value;
+  const tokens = metadata.get('tokenizer.ggml.tokens');
+  return {
+    source: source.name,
+    sizeBytes: source.sizeBytes,
+    ggufVersion: gguf.version,
+    alignment: gguf.alignment,
+    architecture,
+    name: textOf('general.name'),
+    nParameters: countParameters(gguf),
+    nVocab: tokens?.type === 'array' ? tokens.value.length : 0,
+    nCtxTrain: typeof nCtxTrain === 'number' ? nCtxTrain : 0,
+    metadata: Array.from(metadata.entries(), ([key, entry]) => ({ key, ...describeEntry(entry) })),
+    tensors: Array.from(gguf.tensors.values(), ({ name, dtype, shape, sizeBytes, offsetBytes }) => ({
+      name,
+      dtype,
+      shape,
+      sizeBytes,
+      offsetBytes,
+    })),
+  };
+}
+
+function describeEntry(entry: MetadataEntry): { type: string; value: MetadataValue } {
+  if (entry.type === 'array') {
+    const values = Array.from(entry.value as ArrayLike<unknown>, (value) =>
+      entry.elementType === 'array' ? describeEntry(value as MetadataEntry).value : plainValue(value),
+    );
+    return { type: `${entry.elementType}[]`, value: values };
+  }
+  return { type: entry.type, value: plainValue(entry.value) };
+}
+
+const plainValue = (value: unknown): MetadataValue => (typeof value === 'bigint' ? String(value) : (value as number));
+
+/** Plans the model as loading it would. */
+function planMemory(gguf: Gguf, options: ResolvedLoadOptions): Pick<ModelFileInfo, 'memory' | 'problem'> {
+  try {
+    const { graph, limits, nThreads } = prepareModel(gguf, options);
+    const program = planForWasm(graph, options.activations);
+    kernelsOf(program);
+    const totalBytes = layOutMemory(program, nThreads).sizeBytes;
+    const weightsBytes = bytesOf(program, 'weight');
+    const kvBytes = bytesOf(program, 'state');
+    const constantsBytes = bytesOf(program, 'constant');
+    const workBytes = totalBytes - weightsBytes - kvBytes - constantsBytes;
+    return { memory: { nCtx: limits.nCtx, weightsBytes, kvBytes, constantsBytes, workBytes, totalBytes } };
+  } catch (error) {
+    if (!(error instanceof SmallMindError) || error.code === 'INTERNAL') throw error;
+    return { problem: { code: error.code, message: error.message } };
+  }
+}
+
+function bytesOf({ leaves }: Program, op: Tensor['op']): number {
+  return leaves.reduce((sum, leaf) => sum + (leaf.op === op ? leafBytes(leaf) : 0), 0);
+}

@@ -1,0 +1,149 @@
+// Attention over the paged cache and the write into it: several sequences, whose blocks lie scattered in the cache,
+// positions around the ends of blocks, every ratio of heads. The cache is filled with large values first, so that a
+// key read from the wrong place shows. Keys and values are halves, so that an F16 cache keeps them exactly.
+
+import { after, before } from 'node:test';
+import { f16ToF32, f32ToF16 } from '../../src/base/float16.ts';
+import { KV_BLOCK_SIZE } from '../../src/graph/step.ts';
+import type { Dim, Tensor } from '../../src/graph/tensor.ts';
+import type { Rig } from './rig.ts';
+import { conform, holdThreads, rowCount } from './rig.ts';
+
+let release: () => Promise<void>;
+before(async () => void (release = await holdThreads(3)));
+after(() => release());
+
+/** Positions that each sequence has in the cache, and the blocks that hold them. */
+const SEQUENCES = [
+  { nPast: 70, blocks: [7, 2, 5] },
+  { nPast: 1, blocks: [0, 0, 0] },
+  { nPast: 33, blocks: [6, 1, 0] },
+  { nPast: 96, blocks: [8, 4, 3] },
+];
+const N_BLOCK = 10;
+
+/** [sequence, position] of each row of q: batches mix sequences, in no order. */
+const QUERIES = [
+  [0, 0],
+  [3, 95],
+  [1, 0],
+  [0, 31],
+  [0, 32],
+  [2, 32],
+  [3, 63],
+  [0, 69],
+  [3, 64],
+  [2, 31],
+  [3, 1],
+  [0, 30],
+  [3, 32],
+] as const;
+
+/** Scores and their exponentials in float32; weights add up to 1, so results are of the size of values. */
+const TOLERANCE = 3e-6;
+
+interface Heads {
+  readonly nHead: number;
+  readonly nHeadKv: number;
+  readonly headDim: number;
+}
+
+const halves = (values: Float32Array): Float32Array => values.map((x) => f16ToF32(f32ToF16(x)));
+
+/** The row of the cache that holds a position. */
+function slotOf(sequence: number, position: number): number {
+  const block = SEQUENCES[sequence]!.blocks[Math.floor(position / KV_BLOCK_SIZE)]!;
+  return block * KV_BLOCK_SIZE + (position % KV_BLOCK_SIZE);
+}
+
+/** A cache of which every row has been written, those of the sequences with the numbers they are to have. */
+function filledCache(rig: Rig, name: string, dtype: 'F16' | 'F32', nColumns: number): Tensor {
+  const nRows = N_BLOCK * KV_BLOCK_SIZE;
+  const state = rig.graph.leaf('state', name, dtype, [nRows, nColumns]);
+  const junk = rig.constant([nRows, nColumns], new Float32Array(nRows * nColumns).fill(20_000));
+  const everywhere = rig.ids(Array.from({ length: nRows }, (_, i) => i));
+  const slots = SEQUENCES.flatMap(({ nPast }, s) => Array.from({ length: nPast }, (_, p) => slotOf(s, p)));
+  const rows = rig.constant([slots.length, nColumns], halves(rig.numbers(slots.length * nColumns)));
+  const written = rig.graph.apply('kvWrite', [state, junk, everywhere]);
+  return rig.graph.apply('kvWrite', [written, rows, rig.ids(slots)]);
+}
+
+function attend(rig: Rig, heads: Heads, dtype: 'F16' | 'F32', rows: Dim = QUERIES.length, deviation = 1): Tensor {
+  const { nHead, nHeadKv, headDim } = heads;
+  const name = `${nHead}.${nHeadKv}.${headDim}.${dtype}`;
+  const q = rig.activations(rows, nHead * headDim, rig.numbers(QUERIES.length * nHead * headDim, deviation));
+  const keys = filledCache(rig, `keys.${name}`, dtype, nHeadKv * headDim);
+  const values = filledCache(rig, `values.${name}`, dtype, nHeadKv * headDim);
+  const positions = rig.ids(
+    QUERIES.map(([, position]) => position),
+    rows,
+  );
+  const sequences = rig.ids(
+    QUERIES.map(([sequence]) => sequence),
+    rows,
+  );
+  const tables = rig.ids(
+    SEQUENCES.flatMap((s) => s.blocks),
+    SEQUENCES.length,
+    3,
+  );
+  const params = { ...heads, blockSize: KV_BLOCK_SIZE, scale: 1 / Math.sqrt(headDim) };
+  return rig.graph.apply('attention', [q, keys, values, positions, sequences, tables], params);
+}
+
+for (const dtype of ['F16', 'F32'] as const) {
+  conform(`attention with heads of every size, ${dtype} cache`, (rig) => {
+    for (const headDim of [4, 8, 12, 16, 20, 64, 80]) {
+      const y = attend(rig, { nHead: 2, nHeadKv: 1, headDim }, dtype);
+      rig.check(`heads of ${headDim}`, y, TOLERANCE, 1);
+    }
+  });
+
+  conform(`attention with heads that share keys, ${dtype} cache`, (rig) => {
+    for (const [nHead, nHeadKv] of [
+      [1, 1],
+      [3, 3],
+      [4, 2],
+      [6, 2],
+      [5, 1],
+      [9, 3],
+    ] as const) {
+      const y = attend(rig, { nHead, nHeadKv, headDim: 8 }, dtype);
+      rig.check(`${nHead} heads, ${nHeadKv} of keys`, y, TOLERANCE, 1);
+    }
+  });
+
+  conform(
+    `attention of a number of rows that varies, ${dtype} cache`,
+    (rig) => {
+      const y = attend(rig, { nHead: 3, nHeadKv: 1, headDim: 12 }, dtype, rowCount(QUERIES.length));
+      rig.check('y', y, TOLERANCE, 1);
+    },
+    { steps: [13, 1, 0, 5, 2].map((rows) => ({ rows })) },
+  );
+}
+
+conform('attention whose scores differ by far more than an exponential can hold', (rig) => {
+  const y = attend(rig, { nHead: 2, nHeadKv: 1, headDim: 16 }, 'F32', QUERIES.length, 300);
+  // A score of hundreds has an ulp of 1e-5 or more, which the exponential passes on.
+  rig.check('y', y, 1e-3, 1);
+});
+
+conform(
+  'kvWrite of a number of rows that varies writes those and no others',
+  (rig) => {
+    // Values come back through a row of attention that sees one position, whose weight is 1.
+    const nColumns = 20;
+    const nSlot = 4;
+    const state = (name: string) => rig.graph.leaf('state', name, 'F16', [nSlot * KV_BLOCK_SIZE, nColumns]);
+    const rows = rig.activations(rowCount(5), nColumns, halves(rig.numbers(5 * nColumns)));
+    const slots = rig.ids([96, 0, 64, 32, 0], rowCount(5));
+    const values = rig.graph.apply('kvWrite', [state('values'), rows, slots]);
+    const zeros = rig.ids([0, 0, 0, 0]);
+    const tables = rig.ids([0, 1, 2, 3], nSlot, 1);
+    const operands = [rig.constant([nSlot, nColumns]), values, values, zeros, rig.ids([0, 1, 2, 3]), tables];
+    const params = { nHead: 1, nHeadKv: 1, headDim: nColumns, blockSize: KV_BLOCK_SIZE, scale: 1 };
+    rig.check('values', rig.graph.apply('attention', operands, params), 0);
+  },
+  { steps: [0, 2, 0, 5, 1].map((rows) => ({ rows })) },
+);

@@ -1,0 +1,110 @@
+// Matmul and embed on all weight types: sizes that fill no group of eight, no tile and no vector, and row counts that
+// vary. The reference multiplies exactly what the kernels are given, so the tolerances are those of float32 sums.
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { BLOCK_FORMATS } from '../../src/base/dtype.ts';
+import type { DType } from '../../src/base/dtype.ts';
+import { ReferenceExecutor } from '../../src/backend/reference/executor.ts';
+import { Rig, conform, holdThreads, rowCount, runStep } from './rig.ts';
+
+let release: () => Promise<void>;
+before(async () => void (release = await holdThreads(3)));
+after(() => release());
+
+const DTYPES = ['F32', 'F16', 'BF16', 'Q8_0', 'Q4_0'] as const satisfies DType[];
+const N_OUT = [1, 3, 7, 8, 9, 17, 40];
+const ROWS = [1, 2, 3, 4, 5, 7, 8, 13];
+const STEPS = [13, 1, 2, 0, 5, 8].map((rows) => ({ rows }));
+
+/** Columns that a row of this type can have. */
+const columnsFor = (dtype: DType): number[] =>
+  BLOCK_FORMATS[dtype].blockElements === 32 ? [32, 64, 96, 160] : [1, 2, 3, 4, 5, 32, 33, 67];
+
+/** Sums of up to 160 float32 products, rounded at each step; relative to the standard deviation of the results. */
+const TOLERANCE = 2e-6;
+
+const isInteger = (dtype: DType): boolean => dtype === 'Q8_0' || dtype === 'Q4_0';
+const waysOf = (dtype: DType) => (isInteger(dtype) ? (['f32', 'q8'] as const) : (['f32'] as const));
+
+for (const dtype of DTYPES) {
+  const matmul = (rig: Rig, rows: number, nIn: number, nOut: number): void => {
+    const y = rig.graph.apply('matmul', [rig.activations(rows, nIn), rig.weight(dtype, [nOut, nIn])]);
+    rig.check(`[${rows}, ${nIn}] · [${nOut}, ${nIn}]ᵀ`, y, TOLERANCE, Math.sqrt(nIn));
+  };
+
+  conform(
+    `matmul with ${dtype} weights of every shape`,
+    (rig) => {
+      for (const nIn of columnsFor(dtype)) for (const nOut of N_OUT) matmul(rig, 5, nIn, nOut);
+    },
+    { activations: waysOf(dtype) },
+  );
+
+  conform(
+    `matmul with ${dtype} weights and every number of rows`,
+    (rig) => {
+      for (const rows of ROWS) matmul(rig, rows, 96, 17);
+    },
+    { activations: waysOf(dtype) },
+  );
+
+  conform(
+    `matmul with ${dtype} weights touches no row beyond a row count that varies`,
+    (rig) => {
+      const x = rig.activations(rowCount(13), 64);
+      rig.check('y', rig.graph.apply('matmul', [x, rig.weight(dtype, [9, 64])]), TOLERANCE, 8);
+    },
+    { activations: waysOf(dtype), steps: STEPS },
+  );
+
+  conform(
+    `embed takes rows of ${dtype} weights exactly`,
+    (rig) => {
+      for (const nColumns of columnsFor(dtype)) {
+        const ids = rig.ids([3, 0, 16, 16, 7, 8, 1, 15, 9, 2, 4, 12, 6], rowCount(13));
+        rig.check(`[17, ${nColumns}]`, rig.graph.apply('embed', [rig.weight(dtype, [17, nColumns]), ids]), 0);
+      }
+    },
+    { steps: STEPS },
+  );
+}
+
+conform(
+  'several matmuls share one quantised operand, beside one that takes it as it is',
+  (rig) => {
+    const x = rig.activations(6, 64);
+    rig.check('q8', rig.graph.apply('matmul', [x, rig.weight('Q8_0', [9, 64])]), TOLERANCE, 8);
+    rig.check('q4', rig.graph.apply('matmul', [x, rig.weight('Q4_0', [24, 64])]), TOLERANCE, 8);
+  },
+  { activations: ['q8'] },
+);
+
+conform(
+  'the largest quants overflow nothing',
+  (rig) => {
+    // Scale 1 in front of each block; activations of ±1 become ±127.
+    const rowsOf = (bytes: readonly number[], nByte: number): Uint8Array =>
+      Uint8Array.from(bytes.flatMap((byte) => [0, 0x3c, ...Array.from({ length: nByte }, () => byte)]));
+    const q8 = rig.rawWeight('Q8_0', [4, 32], rowsOf([0x80, 0x81, 0x7f, 0], 32));
+    const q4 = rig.rawWeight('Q4_0', [4, 32], rowsOf([0x00, 0xff, 0x88, 0xf0], 16));
+    for (const sign of [1, -1]) {
+      const x = rig.activations(3, 32, new Float32Array(96).fill(sign));
+      rig.check(`Q8_0 times ${sign}`, rig.graph.apply('matmul', [x, q8]), TOLERANCE);
+      rig.check(`Q4_0 times ${sign}`, rig.graph.apply('matmul', [x, q4]), TOLERANCE);
+    }
+  },
+  { activations: ['f32', 'q8'] },
+);
+
+test('the oracle of 8-bit activations is no idle one: it differs from the exact product by more than the tolerance', async () => {
+  const results: Float32Array[] = [];
+  for (const seesQuantized of [false, true]) {
+    const rig = new Rig(seesQuantized);
+    rig.check('y', rig.graph.apply('matmul', [rig.activations(4, 64), rig.weight('Q8_0', [8, 64])]), 0);
+    results.push(runStep(rig, await ReferenceExecutor.create(rig.graph, rig.source), {})[0]!);
+  }
+  const largest = results[0]!.reduce((m, x) => Math.max(m, Math.abs(x)), 0);
+  const apart = results[0]!.reduce((m, x, i) => Math.max(m, Math.abs(x - results[1]![i]!)), 0);
+  assert.ok(apart > 100 * TOLERANCE * largest);
+});

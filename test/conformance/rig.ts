@@ -1,0 +1,252 @@
+// What conformance tests are made of: small graphs with seeded contents, and a run of every kernel variant and thread
+// count against the reference. A test builds its graph twice from the same seed: once for the kernels, once for the
+// reference, which for 8-bit activations is given the quantised values, so that tolerances stay those of rounding.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { Executor, WeightSource } from '../../src/backend/executor.ts';
+import { ReferenceExecutor } from '../../src/backend/reference/executor.ts';
+import { WasmExecutor } from '../../src/backend/wasm/executor.ts';
+import type { KernelVariant } from '../../src/backend/wasm/kernels/kernel.ts';
+import { chooseVariant, probeRelaxedDot } from '../../src/backend/wasm/probe.ts';
+import type { DType } from '../../src/base/dtype.ts';
+import { Random } from '../../src/base/random.ts';
+import { Graph, columnsOf, dimMax, rowsOf } from '../../src/graph/tensor.ts';
+import type { Dim, RowCount, Tensor } from '../../src/graph/tensor.ts';
+import { quantize } from '../../src/quant/codecs.ts';
+
+export type Activations = 'f32' | 'q8';
+
+/** All that differs in emitted code: the relaxed set in each way of dot products that is right here, simd, strict. */
+export const VARIANTS: readonly KernelVariant[] = [
+  ...relaxedDots().map((dot) => ({ set: 'relaxed', dot, fma: true }) as const),
+  chooseVariant('simd'),
+  chooseVariant('strict'),
+];
+
+function relaxedDots(): KernelVariant['dot'][] {
+  const best = probeRelaxedDot();
+  return best === 'u8' ? ['u8', 'i7', 'i16'] : best === 'i7' ? ['i7', 'i16'] : [];
+}
+
+export const THREAD_COUNTS: readonly number[] = [1, 2, 3];
+
+interface Check {
+  readonly name: string;
+  readonly tensor: Tensor;
+  /** How far a result may be off, relative to the largest of its row and to `size`; 0: not at all, not even in sign. */
+  readonly tolerance: number;
+  /** The usual size of results, where a row may be small because its terms cancel out. */
+  readonly size: number;
+}
+
+/** A graph under construction, with the contents of its leaves. */
+export class Rig {
+  readonly graph = new Graph();
+  readonly checks: Check[] = [];
+  readonly inputs = new Map<string, ArrayLike<number>>();
+  readonly #bytes = new Map<string, Uint8Array>();
+  readonly #random = new Random(20260);
+  readonly #seesQuantized: boolean;
+  #nLeaf = 0;
+
+  /** @param seesQuantized  activations are replaced by what 8 bits leave of them */
+  constructor(seesQuantized = false) {
+    this.#seesQuantized = seesQuantized;
+  }
+
+  /** Normally distributed numbers. */
+  numbers(n: number, deviation = 1): Float32Array {
+    const values = new Float64Array(n);
+    this.#random.fillNormal(values, 0, deviation);
+    return Float32Array.from(values);
+  }
+
+  weight(dtype: DType, shape: readonly number[], values = this.numbers(shape.reduce((n, d) => n * d, 1))): Tensor {
+    return this.rawWeight(dtype, shape, quantize(dtype, values));
+  }
+
+  rawWeight(dtype: DType, shape: readonly number[], bytes: Uint8Array): Tensor {
+    const name = `weight.${this.#nLeaf++}`;
+    this.#bytes.set(name, bytes);
+    return this.graph.leaf('weight', name, dtype, shape);
+  }
+
+  constant(shape: readonly number[], values = this.numbers(shape.reduce((n, d) => n * d, 1))): Tensor {
+    return this.graph.constant(`constant.${this.#nLeaf++}`, shape, () => values);
+  }
+
+  /** i32 values: a vector, or rows of `nColumns`. `rows` may vary by step; the values are those of the most rows. */
+  ids(values: ArrayLike<number>, rows: Dim = values.length, nColumns?: number): Tensor {
+    const name = `input.${this.#nLeaf++}`;
+    this.inputs.set(name, values);
+    return this.graph.leaf('input', name, 'I32', nColumns === undefined ? [rows] : [rows, nColumns]);
+  }
+
+  /** f32[rows, nColumns] as operand of a matmul; where the rows vary, taken from a constant by gatherRows. */
+  activations(rows: Dim, nColumns: number, values = this.numbers(dimMax(rows) * nColumns)): Tensor {
+    const seen = this.#seesQuantized && nColumns % 32 === 0 ? throughQ8(values) : values;
+    const all = this.constant([dimMax(rows), nColumns], seen);
+    if (typeof rows === 'number') return all;
+    const ids = this.ids(
+      Array.from({ length: rows.max }, (_, i) => i),
+      rows,
+    );
+    const x = this.graph.apply('gatherRows', [all, ids]);
+    this.keep(x);
+    return x;
+  }
+
+  check(name: string, tensor: Tensor, tolerance: number, size = 0): void {
+    this.checks.push({ name, tensor, tolerance, size });
+    this.graph.output(tensor);
+  }
+
+  /** Makes an intermediate an output that is not compared, so that nothing works in its memory. */
+  keep(tensor: Tensor): void {
+    this.check(tensor.name, tensor, Infinity);
+  }
+
+  get source(): WeightSource {
+    const bytes = this.#bytes;
+    return {
+      async read(name, offsetBytes, target) {
+        target.set(bytes.get(name)!.subarray(offsetBytes, offsetBytes + target.length));
+      },
+    };
+  }
+}
+
+/**
+ * What the integer kernels see of activations: blocks of 32, scale = max|x| / 127, quants = x / scale to nearest, ties
+ * to even; the arithmetic is float32.
+ */
+export function throughQ8(values: Float32Array): Float32Array {
+  return values.map((x, i) => {
+    const start = i - (i % 32);
+    const max = values.subarray(start, start + 32).reduce((m, v) => Math.max(m, Math.abs(v)), 0);
+    const scale = Math.fround(max / 127);
+    return scale === 0 ? 0 : roundTiesToEven(Math.fround(x * Math.fround(1 / scale))) * scale;
+  });
+}
+
+function roundTiesToEven(x: number): number {
+  const floor = Math.floor(x);
+  const isUp = x - floor > 0.5 || (x - floor === 0.5 && floor % 2 !== 0);
+  return isUp ? floor + 1 : floor;
+}
+
+/** Present values of the dimensions that vary. */
+export type Counts = Readonly<Record<string, number>>;
+
+const rowsAt = (dim: Dim, counts: Counts): number => (typeof dim === 'number' ? dim : counts[dim.name]!);
+
+/** Rows that a step does not reach keep this. */
+const STALE = -1234.5;
+
+export async function createExecutor(
+  rig: Rig,
+  variant: KernelVariant,
+  nThreads: number,
+  activations: Activations = 'f32',
+): Promise<WasmExecutor> {
+  const executor = await WasmExecutor.create(rig.graph, rig.source, {
+    kernels: variant.set,
+    variant,
+    nThreads,
+    activations,
+  });
+  fillInputs(rig, executor);
+  return executor;
+}
+
+export function fillInputs(rig: Rig, executor: Executor): void {
+  for (const [name, values] of rig.inputs) executor.input(name).set(values);
+}
+
+/** Runs one step and returns all outputs, whole. */
+export function runStep(rig: Rig, executor: Executor, counts: Counts): Float32Array[] {
+  for (const [name, count] of Object.entries(counts)) executor.rowCount(name)[0] = count;
+  rig.checks.forEach(({ tensor }, i) => {
+    if (tensor.inputs.length > 0) executor.output(i).fill(STALE);
+  });
+  executor.run();
+  return rig.checks.map((_, i) => executor.output(i).slice());
+}
+
+export interface ConformOptions {
+  readonly activations?: readonly Activations[];
+  /** Row counts of each step; one step without by default. */
+  readonly steps?: readonly Counts[];
+  /** Whether rows beyond the count must be untouched: not where other buffers had the memory before. */
+  readonly keepsStaleRows?: boolean;
+}
+
+/** Defines a test for each way of activations: the graph that `build` makes, on every variant and thread count. */
+export function conform(name: string, build: (rig: Rig) => void, options: ConformOptions = {}): void {
+  const { activations = ['f32'], steps = [{}], keepsStaleRows = true } = options;
+  for (const mode of activations) {
+    test(activations.length > 1 ? `${name}, ${mode} activations` : name, async () => {
+      const oracle = new Rig(mode === 'q8');
+      build(oracle);
+      const reference = await ReferenceExecutor.create(oracle.graph, oracle.source);
+      fillInputs(oracle, reference);
+      const expected = steps.map((counts) => runStep(oracle, reference, counts));
+      for (const variant of VARIANTS) {
+        for (const nThreads of THREAD_COUNTS) {
+          const rig = new Rig();
+          build(rig);
+          const executor = await createExecutor(rig, variant, nThreads, mode);
+          try {
+            steps.forEach((counts, step) => {
+              const where = `${executor.description}, ${JSON.stringify(counts)}`;
+              const actual = runStep(rig, executor, counts);
+              rig.checks.forEach((check, i) => {
+                const atStep = { expected: expected[step]![i]!, counts, where };
+                compare(check, actual[i]!, atStep, keepsStaleRows && mode === 'f32');
+              });
+            });
+          } finally {
+            await executor.close();
+          }
+        }
+      }
+    });
+  }
+}
+
+function compare(
+  { name, tensor, tolerance, size }: Check,
+  actual: Float32Array,
+  { expected, counts, where }: { expected: Float32Array; counts: Counts; where: string },
+  keepsStaleRows: boolean,
+): void {
+  const nColumns = columnsOf(tensor);
+  const nRows = rowsAt(rowsOf(tensor), counts);
+  for (let row = 0; row < nRows && tolerance < Infinity; row++) {
+    const target = expected.subarray(row * nColumns, (row + 1) * nColumns);
+    const allowed = tolerance * target.reduce((m, x) => Math.max(m, Math.abs(x)), size);
+    target.forEach((value, column) => {
+      const got = actual[row * nColumns + column]!;
+      if (tolerance === 0 ? Object.is(got, value) : Math.abs(got - value) <= allowed) return;
+      assert.fail(`${name} [${row}, ${column}] expected ${value} ± ${allowed}, got ${got} (${where})`);
+    });
+  }
+  if (!keepsStaleRows) return;
+  const stale = actual.subarray(nRows * nColumns).findIndex((x) => x !== STALE);
+  assert.equal(stale, -1, `${name} wrote element ${stale} behind its ${nRows} rows (${where})`);
+}
+
+/** Bits of f32 values, for exact comparison. */
+export const bitsOf = (values: Float32Array): Uint32Array =>
+  new Uint32Array(values.buffer, values.byteOffset, values.length);
+
+/** Keeps the pool's threads alive between the executors of a suite. @returns what lets them go */
+export async function holdThreads(nThreads: number): Promise<() => Promise<void>> {
+  const rig = new Rig();
+  rig.check('x', rig.graph.apply('silu', [rig.constant([1, 4])]), 1);
+  const executor = await createExecutor(rig, chooseVariant('simd'), nThreads);
+  return () => executor.close();
+}
+
+export const rowCount = (max: number, name = 'rows'): RowCount => ({ name, max });
