@@ -1,13 +1,13 @@
 // The public API: load a model, generate text with it.
 
-import { OptionError } from './base/errors.ts';
 import type { ByteSource } from './base/byte-source.ts';
 import { LocalModel } from './local-model.ts';
+import type { ModelHost } from './local-model.ts';
 import { Model } from './model.ts';
 import { resolveLoadOptions } from './options.ts';
-import type { LoadOptions, ModelSource } from './options.ts';
+import type { LoadOptions, ModelSource, ResolvedLoadOptions } from './options.ts';
 import { RemoteModel } from './remote-model.ts';
-import { describeSource, openSource } from './source.ts';
+import { abortable, describeSource, openSource } from './source.ts';
 
 export { SmallMindError, GgufError, OptionError, ShapeError, UnsupportedError } from './base/errors.ts';
 export type { ErrorCode, ErrorDetails } from './base/errors.ts';
@@ -42,19 +42,29 @@ export type {
  * for await (const piece of model.generate('Once upon a time')) process.stdout.write(piece);
  */
 export async function loadModel(source: ModelSource, options: LoadOptions = {}): Promise<Model> {
-  if (typeof options !== 'object' || options === null) throw new OptionError('"options" expected an object');
-  const { signal, onProgress, thread = 'worker' } = options;
   const resolved = resolveLoadOptions(options);
-  const posted = describeSource(source);
-  const remote = posted.kind === 'remote' ? (source as ByteSource) : undefined;
-  signal?.throwIfAborted();
+  const { signal } = options;
   try {
-    if (thread === 'worker') return new Model(await RemoteModel.load(posted, remote, resolved, { onProgress, signal }));
-    const opened = await openSource(posted, remote);
-    const isAborted = (): boolean => signal?.aborted ?? false;
-    return new Model(await LocalModel.load(opened, resolved, { onProgress, isAborted }));
+    const model = new Model(await loadHost(source, resolved, options));
+    if (signal?.aborted) await model.close();
+    signal?.throwIfAborted();
+    return model;
   } catch (error) {
     signal?.throwIfAborted();
     throw error;
   }
+}
+
+async function loadHost(
+  source: ModelSource,
+  resolved: ResolvedLoadOptions,
+  { signal, onProgress, thread = 'worker' }: LoadOptions,
+): Promise<ModelHost> {
+  const posted = describeSource(source);
+  const remote = posted.kind === 'remote' ? abortable(source as ByteSource, signal) : undefined;
+  if (signal?.aborted) await remote?.close();
+  signal?.throwIfAborted();
+  if (thread === 'worker') return RemoteModel.load(posted, remote, resolved, { onProgress, signal });
+  const isAborted = (): boolean => signal?.aborted ?? false;
+  return LocalModel.load(await openSource(posted, remote), resolved, { onProgress, isAborted });
 }

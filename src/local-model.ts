@@ -2,11 +2,13 @@
 // model it serves; `thread: 'inline'` holds it in the caller's thread.
 
 import { platform } from '#platform';
+import { RUNNABLE_DTYPES } from './backend/executor.ts';
 import type { Executor, WeightSource } from './backend/executor.ts';
 import { ReferenceExecutor } from './backend/reference/executor.ts';
 import { WasmExecutor } from './backend/wasm/executor.ts';
 import type { ByteSource } from './base/byte-source.ts';
-import { SmallMindError } from './base/errors.ts';
+import type { DType } from './base/dtype.ts';
+import { OptionError, SmallMindError, UnsupportedError } from './base/errors.ts';
 import { Engine } from './engine/engine.ts';
 import type { FinishReason, Sequence } from './engine/sequence.ts';
 import { KV_BLOCK_SIZE } from './graph/step.ts';
@@ -127,10 +129,7 @@ export class LocalModel implements ModelHost {
     this.#requireOpen();
     const bad = tokens.find((t) => !(Number.isInteger(t) && t >= 0 && t < this.tokenizer.nVocab));
     if (bad !== undefined) {
-      throw new SmallMindError(
-        'INVALID_OPTION',
-        `a token expected an id of 0..${this.tokenizer.nVocab - 1}, got ${bad}`,
-      );
+      throw new OptionError(`a token expected an id of 0..${this.tokenizer.nVocab - 1}, got ${bad}`);
     }
     return this.tokenizer.decode(tokens);
   }
@@ -138,7 +137,8 @@ export class LocalModel implements ModelHost {
   async logits(tokens: readonly number[], all: boolean): Promise<Float32Array> {
     this.#requireOpen();
     const { nVocab } = this.engine;
-    const rows = new Float32Array((all ? tokens.length : 1) * nVocab);
+    // More tokens than the context holds are refused below.
+    const rows = allocateRows(all ? Math.min(tokens.length, this.engine.limits.nCtx) : 1, nVocab);
     await new Promise<void>((resolve, reject) => {
       this.engine.start({
         tokens,
@@ -175,11 +175,23 @@ export class LocalModel implements ModelHost {
       while (!this.#isClosed && this.engine.step()) await platform.yieldToEvents();
       this.#isPumping = false;
     };
-    void turn();
+    turn().catch((error: unknown) => {
+      this.#isPumping = false;
+      this.engine.failAll(error);
+    });
   }
 
   #requireOpen(): void {
     if (this.#isClosed) throw closedError();
+  }
+}
+
+function allocateRows(nRows: number, nVocab: number): Float32Array {
+  try {
+    return new Float32Array(nRows * nVocab);
+  } catch (error) {
+    const message = `no memory for the logits of ${nRows} positions; ask for fewer at a time`;
+    throw new SmallMindError('OUT_OF_MEMORY', message, { nRows, nVocab }, { cause: error });
   }
 }
 
@@ -279,7 +291,21 @@ export function prepareModel(gguf: Gguf, options: ResolvedLoadOptions): Prepared
   requireVocabulary(gguf, definition, tokenizer);
   const limits = limitsOf(definition, options);
   const nThreads = options.threads ?? defaultThreadCount();
-  return { definition, tokenizer, limits, graph: definition.buildGraph(limits), nThreads };
+  const graph = definition.buildGraph(limits);
+  requireKernels(gguf, graph);
+  return { definition, tokenizer, limits, graph, nThreads };
+}
+
+function requireKernels(gguf: Gguf, graph: Graph): void {
+  for (const { op, name, dtype } of graph.nodes) {
+    if (op !== 'weight' || RUNNABLE_DTYPES.includes(dtype as DType)) continue;
+    throw new UnsupportedError(
+      'UNSUPPORTED_DTYPE',
+      `${gguf.source.name}: tensor "${name}" is in ${dtype}, which does not run yet; ` +
+        `use a file in one of ${RUNNABLE_DTYPES.join(', ')}`,
+      { tensor: name, dtype },
+    );
+  }
 }
 
 /** Threads that compute when none are asked for. */

@@ -1,8 +1,14 @@
 // The public handle of a model, and of a text being generated.
 
 import type { ModelHost } from './local-model.ts';
-import { resolveGenerateOptions } from './options.ts';
-import type { GenerateOptions, GenerateResult, ModelInfo } from './options.ts';
+import {
+  requireText,
+  requireTokens,
+  resolveEncodeOptions,
+  resolveGenerateOptions,
+  resolveLogitsOptions,
+} from './options.ts';
+import type { GenerateOptions, GenerateResult, LogitsOptions, ModelInfo } from './options.ts';
 import type { EncodeOptions } from './tokenizer/tokenizer.ts';
 
 /** A loaded model. Close it when it is no longer needed, or declare it with `await using`. */
@@ -24,17 +30,20 @@ export class Model implements AsyncDisposable {
    * @throws {OptionError} INVALID_OPTION at the call; {SmallMindError} CONTEXT_FULL, NUMERIC … from the run
    */
   generate(prompt: string | readonly number[], options: GenerateOptions = {}): Generation {
+    if (typeof prompt !== 'string') requireTokens('prompt', prompt);
     const resolved = resolveGenerateOptions(options);
     return new Generation((onPiece) => this.#host.generate(prompt, resolved, onPiece), options.signal);
   }
 
   /** Token ids of `text`, with BOS or EOS as the model wants them unless `addSpecial` is false. */
-  tokenize(text: string, options: EncodeOptions = {}): Promise<number[]> {
-    return this.#host.tokenize(text, options);
+  async tokenize(text: string, options: EncodeOptions = {}): Promise<number[]> {
+    requireText('text', text);
+    return this.#host.tokenize(text, resolveEncodeOptions(options));
   }
 
   /** Text of whole tokens; control tokens are left out. */
-  detokenize(tokens: readonly number[]): Promise<string> {
+  async detokenize(tokens: readonly number[]): Promise<string> {
+    requireTokens('tokens', tokens);
     return this.#host.detokenize(tokens);
   }
 
@@ -42,8 +51,9 @@ export class Model implements AsyncDisposable {
    * Raw logits after `tokens`: f32[nVocab] of the last position, or with `all` f32[tokens.length, nVocab].
    * @throws {SmallMindError} CONTEXT_FULL when there are more tokens than the context holds
    */
-  logits(tokens: readonly number[], options: { all?: boolean } = {}): Promise<Float32Array> {
-    return this.#host.logits(tokens, options.all ?? false);
+  async logits(tokens: readonly number[], options: LogitsOptions = {}): Promise<Float32Array> {
+    requireTokens('tokens', tokens);
+    return this.#host.logits(tokens, resolveLogitsOptions(options).all);
   }
 
   /** Ends what is being generated with MODEL_CLOSED and gives back memory and threads. May be called twice. */

@@ -1,10 +1,12 @@
 // The public options and results, with their defaults, and the check at the door: behind it, everything is trusted.
 
 import type { ByteSource } from './base/byte-source.ts';
+import { describeValue } from './base/describe-value.ts';
 import { OptionError } from './base/errors.ts';
 import type { FinishReason } from './engine/sequence.ts';
 import { resolveSamplerOptions } from './sampler/options.ts';
 import type { SamplerOptions } from './sampler/options.ts';
+import type { EncodeOptions } from './tokenizer/tokenizer.ts';
 
 export type { FinishReason };
 
@@ -68,6 +70,11 @@ export interface GenerateOptions extends Partial<SamplerOptions> {
   parseSpecial?: boolean;
   /** Aborts: iteration and `result` then reject with its reason. */
   signal?: AbortSignal;
+}
+
+export interface LogitsOptions {
+  /** Logits after every token and not only the last. Default false. */
+  all?: boolean;
 }
 
 /** `GenerateOptions` checked and filled in; crosses to the worker. */
@@ -138,8 +145,6 @@ export interface ModelInfo {
   readonly loadMs: number;
 }
 
-const show = (value: unknown): string => (typeof value === 'string' ? `"${value}"` : String(value));
-
 function choice<T extends string>(name: string, value: unknown, fallback: T, allowed: readonly T[]): T {
   if (value === undefined) return fallback;
   if (allowed.includes(value as T)) return value as T;
@@ -159,7 +164,7 @@ function integer<T extends number | undefined>(
 }
 
 function refuse(name: string, expected: string, value: unknown): never {
-  throw new OptionError(`"${name}" expected ${expected}, got ${show(value)}`, { option: name });
+  throw new OptionError(`"${name}" expected ${expected}, got ${describeValue(value)}`, { option: name });
 }
 
 export function requireText(name: string, value: unknown): void {
@@ -173,7 +178,7 @@ export function requireTokens(name: string, value: unknown): void {
   if (bad >= 0) refuse(`${name}[${bad}]`, 'a token id, an integer from 0 on', value[bad]);
 }
 
-export function requireObject(name: string, value: unknown): void {
+function requireObject(name: string, value: unknown): void {
   if (typeof value !== 'object' || value === null) refuse(name, 'an object', value);
 }
 
@@ -182,7 +187,7 @@ function boolean(name: string, value: unknown, fallback: boolean): boolean {
   return value ?? fallback;
 }
 
-export function requireSignal(signal: unknown): void {
+function requireSignal(signal: unknown): void {
   if (signal === undefined || signal instanceof AbortSignal) return;
   refuse('signal', 'an AbortSignal', signal);
 }
@@ -216,7 +221,21 @@ export function resolveGenerateOptions(options: GenerateOptions): ResolvedGenera
     maxTokens: integer('maxTokens', options.maxTokens, undefined, 0, 2 ** 31 - 1),
     stopTokens: [...stopTokens],
     logprobs: integer('logprobs', options.logprobs, undefined, 0, 20),
+    ...resolveEncodeOptions(options),
+  };
+}
+
+/** @throws {OptionError} naming the option and its value */
+export function resolveEncodeOptions(options: EncodeOptions): Required<EncodeOptions> {
+  requireObject('options', options);
+  return {
     addSpecial: boolean('addSpecial', options.addSpecial, true),
     parseSpecial: boolean('parseSpecial', options.parseSpecial, false),
   };
+}
+
+/** @throws {OptionError} naming the option and its value */
+export function resolveLogitsOptions(options: LogitsOptions): Required<LogitsOptions> {
+  requireObject('options', options);
+  return { all: boolean('all', options.all, false) };
 }

@@ -70,8 +70,19 @@ function describeEngine(): string {
   return `${name} (${v8 === undefined || bun ? '' : `V8 ${v8}, `}${process.platform} ${process.arch})`;
 }
 
+/**
+ * The flags of this process that a worker needs: those that say which file `#platform` is. Others are the program's
+ * own, and some a worker does not survive: with `--input-type`, which goes with `--eval`, it refuses to run a file.
+ */
+function workerFlags(): string[] {
+  return process.execArgv.flatMap((flag, i, flags) => {
+    if (flag === '--conditions' || flag === '-C') return [flag, flags[i + 1]!];
+    return flag.startsWith('--conditions=') ? [flag] : [];
+  });
+}
+
 function spawn(url: URL): WorkerHandle {
-  const worker = new Worker(url, { stdout: false, stderr: false });
+  const worker = new Worker(url, { stdout: false, stderr: false, execArgv: workerFlags() });
   worker.unref();
   return {
     post: (message, transfer = []) => worker.postMessage(message, [...transfer]),

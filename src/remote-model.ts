@@ -22,6 +22,8 @@ class EngineWorker {
   readonly #pending = new Map<number, Pending>();
   #nextId = 1;
   #nModels = 0;
+  /** Why it has died; it then answers nothing any more. */
+  #crash: SmallMindError | undefined;
 
   /** The process's worker, started on demand. */
   static current: EngineWorker | undefined;
@@ -44,6 +46,7 @@ class EngineWorker {
     onEvent?: (event: FromWorker) => void,
   ): { id: number; answer: Promise<Requests[T]['answer']> } {
     const id = this.#nextId++;
+    if (this.#crash) return { id, answer: Promise.reject(this.#crash) };
     const answer = new Promise<Requests[T]['answer']>((resolve, reject) => {
       this.#pending.set(id, { resolve: resolve as (value: unknown) => void, reject, onEvent });
     });
@@ -71,20 +74,35 @@ class EngineWorker {
   #receive(message: FromWorker): void {
     const pending = this.#pending.get(message.id);
     if (!pending) return;
-    if (message.type !== 'answer' && message.type !== 'error') return pending.onEvent?.(message);
-    this.#pending.delete(message.id);
+    if (message.type === 'answer') this.#settle(message.id)?.resolve(message.value);
+    else if (message.type === 'error') this.#settle(message.id)?.reject(fromErrorRecord(message.error));
+    else this.#handleEvent(pending, message);
+  }
+
+  /** A caller's handler that throws fails its request. */
+  #handleEvent(pending: Pending, message: FromWorker): void {
+    try {
+      pending.onEvent?.(message);
+    } catch (error) {
+      this.post({ id: message.id, type: 'abort' });
+      this.#settle(message.id)?.reject(error);
+    }
+  }
+
+  #settle(id: number): Pending | undefined {
+    const pending = this.#pending.get(id);
+    this.#pending.delete(id);
     if (this.#pending.size === 0) this.#worker.keepAlive(false);
-    if (message.type === 'answer') pending.resolve(message.value);
-    else pending.reject(fromErrorRecord(message.error));
+    return pending;
   }
 
   #die(error: Error): void {
     if (EngineWorker.current === this) EngineWorker.current = undefined;
-    const crash = new SmallMindError(
+    this.#crash ??= new SmallMindError(
       'ENGINE_CRASHED',
       `the engine's worker died: ${error.message}; load the model again`,
     );
-    for (const { reject } of this.#pending.values()) reject(crash);
+    for (const { reject } of this.#pending.values()) reject(this.#crash);
     this.#pending.clear();
   }
 }

@@ -3,6 +3,7 @@
 import { platform } from '#platform';
 import { blobSource, memorySource } from './base/byte-source.ts';
 import type { ByteSource } from './base/byte-source.ts';
+import { describeValue } from './base/describe-value.ts';
 import { OptionError, UnsupportedError } from './base/errors.ts';
 import type { ModelSource } from './options.ts';
 import type { PostedSource } from './worker-protocol.ts';
@@ -24,9 +25,26 @@ export function describeSource(source: ModelSource): PostedSource {
   if (typeof source === 'object' && source !== null && isByteSource(source)) {
     return { kind: 'remote', name: source.name, sizeBytes: source.sizeBytes };
   }
-  throw new OptionError('"source" expected a path, a file: URL, a Blob, an ArrayBuffer or a ByteSource', {
-    option: 'source',
-  });
+  const expected = 'a path, a file: URL, a Blob, an ArrayBuffer or a ByteSource';
+  throw new OptionError(`"source" expected ${expected}, got ${describeValue(source)}`, { option: 'source' });
+}
+
+/** A source whose reads end when `signal` aborts, even one that its own source would never end. */
+export function abortable(source: ByteSource, signal: AbortSignal | undefined): ByteSource {
+  if (!signal) return source;
+  return {
+    name: source.name,
+    sizeBytes: source.sizeBytes,
+    read: (offsetBytes, target) =>
+      new Promise((resolve, reject) => {
+        signal.throwIfAborted();
+        const abort = (): void => reject(signal.reason);
+        signal.addEventListener('abort', abort, { once: true });
+        const done = source.read(offsetBytes, target);
+        void done.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
+      }),
+    close: () => source.close(),
+  };
 }
 
 function describeLocation(location: string): PostedSource {

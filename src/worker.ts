@@ -28,6 +28,10 @@ const handlers: Handlers = {
       onProgress: (progress) => send({ id, type: 'progress', progress }),
       isAborted: () => isAborted,
     });
+    if (isAborted) {
+      await model.close();
+      throw new SmallMindError('MODEL_CLOSED', 'loading was aborted');
+    }
     const number = nextModel++;
     models.set(number, model);
     return { model: number, info: model.info };

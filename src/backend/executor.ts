@@ -1,6 +1,12 @@
 // The contract between the engine and whatever computes. An executor owns the memory of one program: the engine writes
 // the inputs and row counts, calls `run`, and reads the outputs. Weights stay where the executor put them at creation.
 
+import type { DType } from '../base/dtype.ts';
+import { GgufError } from '../base/errors.ts';
+
+/** Weight types that every executor runs. */
+export const RUNNABLE_DTYPES: readonly DType[] = ['F32', 'F16', 'BF16', 'Q8_0', 'Q4_0'];
+
 /** Where an executor gets the weights from, once, while it is created. */
 export interface WeightSource {
   /** Reads bytes of the named tensor, as the file stores them, from `offsetBytes` within it. */
@@ -23,6 +29,16 @@ export interface Executor {
   /** f32[rowsMax, columns] of output `index`: always the same view; rows beyond the row count are stale. */
   output(index: number): Float32Array;
   close(): Promise<void>;
+}
+
+/** @throws {GgufError} GGUF_INVALID when a weight is NaN or infinite */
+export function requireFinite(name: string, values: Float32Array): void {
+  for (let i = 0; i < values.length; i++) if (!Number.isFinite(values[i])) throw nonFiniteError(name);
+}
+
+export function nonFiniteError(tensor: string): GgufError {
+  const message = `tensor "${tensor}" has a NaN or an infinity; the file is damaged, download or convert it again`;
+  return new GgufError('GGUF_INVALID', message, { tensor });
 }
 
 /** Progress of loading: bytes done of all. */

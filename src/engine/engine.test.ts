@@ -166,7 +166,10 @@ test('prompts that cannot run are refused before anything starts', () => {
   assert.throws(() => ask(engine, counting(1, 6), 1), { code: 'CONTEXT_FULL', details: { promptTokens: 6, nCtx: 6 } });
   assert.throws(() => ask(engine, counting(1, 7), 0), { code: 'CONTEXT_FULL' });
   for (const bad of [-1, N_VOCAB, 1.5, NaN]) {
-    assert.throws(() => ask(engine, [1, bad], 1), { code: 'INVALID_OPTION', message: /token 1 expected an id of 0..49/ });
+    assert.throws(() => ask(engine, [1, bad], 1), {
+      code: 'INVALID_OPTION',
+      message: /token 1 expected an id of 0..49/,
+    });
   }
   assert.equal(engine.isIdle, true);
   const fits = ask(engine, counting(1, 6), 0);
@@ -295,7 +298,7 @@ test('a text aborted from its own onToken generates no further token', () => {
 test('a failing executor fails everything that runs or waits, and the engine goes on', () => {
   const { engine, executor } = start({ nSeqMax: 1 });
   const runs = [ask(engine, counting(0, 40), 9), ask(engine, [5], 9)];
-  engine.step();
+  for (let i = 0; i < 4; i++) engine.step();
   executor.failure = new Error('broken');
   assert.equal(engine.step(), true);
   for (const run of runs) assert.equal(run.ended, 'no Error: broken');
@@ -411,14 +414,25 @@ test('any mix of texts ends, each with the tokens it would get alone, and all bl
     const runs: [Outcome, number, number][] = [];
     for (let i = 0; i < 40; i++) {
       const [from, nGenerate] = [random(N_VOCAB), random(30)];
-      runs.push([ask(engine, counting(from, 1 + random(60)).map((t) => t % N_VOCAB), nGenerate), nGenerate, from]);
+      runs.push([
+        ask(
+          engine,
+          counting(from, 1 + random(60)).map((t) => t % N_VOCAB),
+          nGenerate,
+        ),
+        nGenerate,
+        from,
+      ]);
       for (let steps = random(6); steps > 0; steps--) engine.step();
     }
     runAll(engine, 20_000);
     for (const [{ tokens, sequence, ended }, nGenerate, from] of runs) {
       assert.equal(ended, 'no length');
       const first = from + sequence.nPrompt;
-      assert.deepEqual(tokens, counting(first, nGenerate).map((t) => t % N_VOCAB));
+      assert.deepEqual(
+        tokens,
+        counting(first, nGenerate).map((t) => t % N_VOCAB),
+      );
     }
     assert.equal(engine.cache.nAvailable, LIMITS.nKvBlock);
   }

@@ -2,7 +2,7 @@
 // prompts in chunks, and lets each sequence's sampler choose what comes next. It knows no text, no files, no threads.
 // A step allocates nothing on the JavaScript heap: sequences own typed arrays, and the views are made once.
 
-import { SmallMindError } from '../base/errors.ts';
+import { OptionError, SmallMindError } from '../base/errors.ts';
 import type { Executor } from '../backend/executor.ts';
 import { KV_BLOCK_SIZE } from '../graph/step.ts';
 import type { ProgramLimits } from '../graph/step.ts';
@@ -63,12 +63,12 @@ export class Engine {
 
   /**
    * Queues a sequence; `step` runs it.
-   * @throws {SmallMindError} CONTEXT_FULL when the prompt leaves no room, INVALID_OPTION for a token id out of range
+   * @throws {SmallMindError} CONTEXT_FULL when the prompt leaves no room, {OptionError} for no or unknown tokens
    */
   start(request: EngineRequest): Sequence {
     const { tokens, nGenerateMax } = request;
     const { nCtx } = this.limits;
-    if (tokens.length === 0) throw new SmallMindError('INVALID_OPTION', 'the prompt is empty: it has no tokens');
+    if (tokens.length === 0) throw new OptionError('the prompt is empty: it has no tokens');
     if (tokens.length + Math.min(1, nGenerateMax) > nCtx) {
       throw new SmallMindError(
         'CONTEXT_FULL',
@@ -79,7 +79,7 @@ export class Engine {
     for (let i = 0; i < tokens.length; i++) {
       const token = tokens[i]!;
       if (Number.isInteger(token) && token >= 0 && token < this.nVocab) continue;
-      throw new SmallMindError('INVALID_OPTION', `token ${i} expected an id of 0..${this.nVocab - 1}, got ${token}`);
+      throw new OptionError(`token ${i} expected an id of 0..${this.nVocab - 1}, got ${token}`);
     }
     const sequence = new Sequence(request, nCtx, KV_BLOCK_SIZE);
     if (request.sampler) for (let i = 0; i < tokens.length; i++) request.sampler.accept(tokens[i]!);

@@ -108,7 +108,13 @@ test('of two sequences that computed the same text, the first to end is found, a
 
 test('when memory is needed, the text that was used longest ago goes first', () => {
   const cache = new KvCache(3, BLOCK_SIZE);
-  for (const text of [[1, 1], [2, 2], [3, 3], [1, 1]]) visit(cache, text);
+  for (const text of [
+    [1, 1],
+    [2, 2],
+    [3, 3],
+    [1, 1],
+  ])
+    visit(cache, text);
   visit(cache, [4, 4]);
   assert.deepEqual(
     [1, 2, 3, 4].map((t) => isFound(cache, [t, t])),

@@ -206,7 +206,11 @@ test('an operation that the table does not declare is cleared, and explain says 
       ['scatterAdd', true],
     ],
   );
-  const line = (name: string): string => program.explain().split('\n').find((l) => l.endsWith(name))!;
+  const line = (name: string): string =>
+    program
+      .explain()
+      .split('\n')
+      .find((l) => l.endsWith(name))!;
   assert.match(line('sum'), /yes: the kernel adds into it/);
   assert.match(line('once'), /no: every element is stored/);
 });

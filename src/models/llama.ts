@@ -26,18 +26,19 @@ export function llama(gguf: Gguf): ModelDefinition {
 
 function readParameters(gguf: Gguf): LlamaParameters {
   const { metadata } = gguf;
-  const count = (key: string, fallback?: number): number => {
+  const number = (key: string, expected: string, fits: (value: number) => boolean, fallback?: number): number => {
     const value = metadata.getNumber(`llama.${key}`, fallback);
-    if (Number.isInteger(value) && value > 0) return value;
-    throw new GgufError(
-      'GGUF_INVALID',
-      `${gguf.source.name}: "llama.${key}" expected a positive integer, got ${value}`,
-    );
+    if (fits(value)) return value;
+    throw new GgufError('GGUF_INVALID', `${gguf.source.name}: "llama.${key}" expected ${expected}, got ${value}`);
   };
+  const count = (key: string, fallback?: number): number =>
+    number(key, 'a positive integer', (n) => Number.isInteger(n) && n > 0, fallback);
+  const positive = (key: string, fallback?: number): number =>
+    number(key, 'a positive number', (x) => x > 0 && x < Infinity, fallback);
   const nEmbd = count('embedding_length');
   const nHead = count('attention.head_count');
   const nHeadKv = count('attention.head_count_kv', nHead);
-  const headDim = count('attention.key_length', Math.floor(nEmbd / nHead));
+  const headDim = count('attention.key_length', Math.ceil(nEmbd / nHead));
   const nRot = count('rope.dimension_count', headDim);
   const scaling = metadata.getString('llama.rope.scaling.type', 'none');
   refuseWhatIsNotBuilt(gguf, { nEmbd, nHead, nHeadKv, headDim, nRot });
@@ -51,12 +52,12 @@ function readParameters(gguf: Gguf): LlamaParameters {
     headDim,
     nFf: count('feed_forward_length'),
     nCtxTrain: count('context_length'),
-    normEps: metadata.getNumber('llama.attention.layer_norm_rms_epsilon'),
+    normEps: number('attention.layer_norm_rms_epsilon', 'a number from 0 on', (x) => x >= 0 && x < Infinity),
     rope: {
       headDim,
       nRot,
-      freqBase: metadata.getNumber('llama.rope.freq_base', 10000),
-      freqScale: scaling === 'linear' ? 1 / metadata.getNumber('llama.rope.scaling.factor') : 1,
+      freqBase: positive('rope.freq_base', 10000),
+      freqScale: scaling === 'linear' ? 1 / positive('rope.scaling.factor') : 1,
       pairing: 'interleaved',
     },
   };

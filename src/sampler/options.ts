@@ -1,6 +1,7 @@
 // What a caller may ask of the sampler, the defaults (llama.cpp's) and the check at the door: everything behind it may
 // trust the numbers. The accepted ranges are one table.
 
+import { describeValue } from '../base/describe-value.ts';
 import { OptionError } from '../base/errors.ts';
 
 export interface SamplerOptions {
@@ -80,8 +81,8 @@ function checkRange(option: keyof SamplerOptions, value: unknown): number {
     const isAllowed = (!isInteger || Number.isInteger(value)) && !(isAbove && value === min);
     if (isAllowed) return value;
   }
-  const got = typeof value === 'string' ? `"${value}"` : String(value);
-  throw new OptionError(`"${option}" expected ${describeRange(range)}, got ${got} (${typeof value})`, { option, got });
+  const got = describeValue(value);
+  throw new OptionError(`"${option}" expected ${describeRange(range)}, got ${got}`, { option, got });
 }
 
 function describeRange({ min, max, isInteger = false, isAbove = false }: Range): string {

@@ -9,7 +9,7 @@ export function topK(k: number): SamplerStep {
 }
 
 /** Cuts to the best `k` (at least 1), sorted best first; with no more than `k` candidates it changes nothing. */
-export function keepBest(candidates: Candidates, k: number): void {
+function keepBest(candidates: Candidates, k: number): void {
   if (candidates.size <= k) return;
   sortBestFirst(candidates, k);
   candidates.size = k;

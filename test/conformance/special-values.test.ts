@@ -6,7 +6,7 @@ import { after, before, test } from 'node:test';
 import { bf16ToF32, f16ToF32, f32ToF16 } from '../../src/base/float16.ts';
 import { KV_BLOCK_SIZE } from '../../src/graph/step.ts';
 import { dequantize } from '../../src/quant/codecs.ts';
-import { Rig, VARIANTS, bitsOf, createExecutor, holdThreads, runStep } from './rig.ts';
+import { Rig, VARIANTS, assertSameBits, createExecutor, holdThreads, runStep } from './rig.ts';
 import type { Activations } from './rig.ts';
 
 let release: () => Promise<void>;
@@ -39,7 +39,7 @@ for (const [dtype, decode, exponent, nColumns] of [
 ] as const) {
   test(`every finite ${dtype} weight is read exactly, zeros with their sign and subnormals included`, async () => {
     const patterns = Uint16Array.from(range(65536).filter((bits) => (bits & exponent) !== exponent));
-    const expected = bitsOf(Float32Array.from(patterns, decode));
+    const expected = Float32Array.from(patterns, decode);
     const nRows = patterns.length / nColumns;
     assert.ok(Number.isInteger(nRows));
     await onEveryVariant(
@@ -47,7 +47,7 @@ for (const [dtype, decode, exponent, nColumns] of [
         const weight = rig.rawWeight(dtype, [nRows, nColumns], new Uint8Array(patterns.buffer));
         rig.check('rows', rig.graph.apply('embed', [weight, rig.ids(range(nRows))]), 0);
       },
-      (actual, where) => assert.deepEqual(bitsOf(actual), expected, where),
+      (actual, where) => assertSameBits(actual, expected, where),
     );
   });
 }
@@ -63,12 +63,12 @@ for (const dtype of ['Q8_0', 'Q4_0'] as const) {
         const ids = rig.ids(range(scales.length));
         rig.check('rows', rig.graph.apply('embed', [rig.rawWeight(dtype, [scales.length, 32], raw), ids]), 0);
       },
-      (actual, where) => assert.deepEqual(bitsOf(actual), bitsOf(dequantize(dtype, raw)), where),
+      (actual, where) => assertSameBits(actual, dequantize(dtype, raw), where),
     );
   });
 }
 
-test('silu is within 4 ulp of the exact value from -87 to 100, and next to 0 below', async () => {
+test('silu is within 2.5 ulp of the exact value from -87 to 100, and next to 0 below', async () => {
   const dense = range(40_000).map((i) => Math.fround(-100 + i / 200));
   const extremes = [0, -0, 1e30, -1e30, 3e38, -3e38, 1e-30, -1e-30, 1e-45, -1e-45, -87.5, -88, -89, -104];
   const values = Float32Array.from([...dense, ...extremes]);
@@ -77,7 +77,8 @@ test('silu is within 4 ulp of the exact value from -87 to 100, and next to 0 bel
     (actual, where) => {
       values.forEach((x, i) => {
         const exact = x / (1 + Math.exp(-x));
-        const allowed = 4 * 2 ** -23 * Math.abs(exact) + 1e-35;
+        const ulp = 2 ** (Math.floor(Math.log2(Math.abs(exact))) - 23);
+        const allowed = 2.5 * ulp + 1e-35;
         const isNear = Math.abs(actual[i]! - exact) <= allowed;
         assert.ok(isNear, `silu(${x}) expected ${exact}, got ${actual[i]} (${where})`);
       });
@@ -114,9 +115,15 @@ test('quantised activations of zeros give zeros, tiny ones next to nothing, huge
           // 20 ones, 11 minus ones, weights of -1: Q4_0 holds them exactly, Q8_0 to 1 part in 4000.
           const [expected, got] = [-9 * m, actual[row * 8]!];
           const allowed = 3e-4 * 32 * m + 1e-35;
-          assert.ok(Math.abs(got - expected) <= allowed, `${dtype} of ${m}: expected ${expected}, got ${got} (${where})`);
+          assert.ok(
+            Math.abs(got - expected) <= allowed,
+            `${dtype} of ${m}: expected ${expected}, got ${got} (${where})`,
+          );
         });
-        assert.ok(actual.subarray(0, 8).every((x) => x === 0), where);
+        assert.ok(
+          actual.subarray(0, 8).every((x) => x === 0),
+          where,
+        );
       },
       'q8',
     );
@@ -156,7 +163,7 @@ test('an F16 cache rounds to nearest, ties to even, and saturates at ±65504', a
   const rows = new Float32Array(nRows * nColumns);
   rows.set(values);
   const clamped = rows.map((x) => Math.min(65504, Math.max(-65504, x)));
-  const expected = bitsOf(clamped.map((x) => f16ToF32(f32ToF16(x)) + 0));
+  const expected = clamped.map((x) => f16ToF32(f32ToF16(x)) + 0);
   await onEveryVariant(
     (rig) => {
       // A sequence a row, of one position: attention gives back its value, times 1.
@@ -173,6 +180,11 @@ test('an F16 cache rounds to nearest, ties to even, and saturates at ±65504', a
       rig.check('y', rig.graph.apply('attention', operands, params), 0);
     },
     // A sum that starts at 0 has no -0.
-    (actual, where) => assert.deepEqual(bitsOf(actual.map((x) => x + 0)), expected, where),
+    (actual, where) =>
+      assertSameBits(
+        actual.map((x) => x + 0),
+        expected,
+        where,
+      ),
   );
 });

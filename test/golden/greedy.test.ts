@@ -1,5 +1,5 @@
-// The story that stories260K is known to tell: 200 greedy tokens from BOS, documented upstream, word for word from every
-// executor, kernel set, thread count and type of the key-value cache.
+// The story that stories260K is known to tell: 200 greedy tokens from BOS, documented upstream, word for word from
+// every executor, kernel set, thread count and type of the key-value cache.
 
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';

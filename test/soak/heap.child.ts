@@ -1,5 +1,5 @@
-// Run by heap.test.ts in a process of its own: generates token by token on an engine in this thread and prints, as JSON,
-// the bytes of heap that a token costs inside step() and sample(), one number a round.
+// Run by heap.test.ts in a process of its own: generates token by token on an engine in this thread and prints, as
+// JSON, the bytes of heap that a token costs inside step() and sample(), one number a text.
 
 import { readFile } from 'node:fs/promises';
 import { memorySource } from '../../src/base/byte-source.ts';
@@ -9,10 +9,9 @@ import { resolveSamplerOptions } from '../../src/sampler/options.ts';
 import { Sampler } from '../../src/sampler/sampler.ts';
 
 const BOS = 1;
-/** Tokens of one text, and texts of one round: the cache is full after two, so blocks are evicted, too. */
+/** The cache is full after two texts: in the others blocks are evicted, too. */
 const N_TOKENS = 700;
-const N_TEXTS = 3;
-const N_ROUNDS = 14;
+const N_TEXTS = 18;
 
 const [path, threads, samplerOptions] = process.argv.slice(2);
 const options = resolveLoadOptions({ threads: Number(threads), nCtx: 1024 });
@@ -47,11 +46,7 @@ function stepTen(): void {
   for (let i = 0; i < 10; i++) engine.step();
 }
 
-const rounds: number[] = [];
-for (let round = 0; round < N_ROUNDS; round++) {
-  let growth = 0;
-  for (let i = 0; i < N_TEXTS; i++) growth += measureText(round * N_TEXTS + i);
-  rounds.push(growth / (N_TEXTS * N_TOKENS));
-}
+const bytesPerToken: number[] = [];
+for (let seed = 0; seed < N_TEXTS; seed++) bytesPerToken.push(measureText(seed) / N_TOKENS);
 await model.close();
-console.log(JSON.stringify(rounds));
+console.log(JSON.stringify(bytesPerToken));

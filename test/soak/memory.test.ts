@@ -1,4 +1,5 @@
-// A thousand texts in one process: resident memory stays where it is once the process is warm, in the worker and inline.
+// A thousand texts in one process: resident memory stays where it is once the process is warm, in the worker and
+// inline.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';

@@ -1,5 +1,5 @@
-// Run by heap.test.ts in a process of its own: texts come from the engine's worker, and it prints, as JSON, the bytes of
-// heap that a token costs in this thread: its message alone, and with a loop that reads the pieces.
+// Run by heap.test.ts in a process of its own: texts come from the engine's worker, and it prints, as JSON, the bytes
+// of heap that a token costs in this thread: its message alone, and with a loop that reads the pieces.
 
 import { loadModel } from '../../src/index.ts';
 

@@ -7,6 +7,7 @@ import { SmallMindError, assert } from '../../base/errors.ts';
 import type { Dim, Graph, Tensor } from '../../graph/tensor.ts';
 import { columnsOf, elementsMax, rowsOf, sizeBytesMax } from '../../graph/tensor.ts';
 import { dequantize } from '../../quant/codecs.ts';
+import { requireFinite } from '../executor.ts';
 import type { Executor, LoadProgress, WeightSource } from '../executor.ts';
 import { evaluateOperation } from './operations.ts';
 import type { Value } from './operations.ts';
@@ -41,7 +42,9 @@ export class ReferenceExecutor implements Executor {
     for (const leaf of leaves) {
       const bytes = new Uint8Array(sizeBytesMax(leaf));
       await source.read(leaf.name, 0, bytes);
-      const data = Float64Array.from(dequantize(leaf.dtype as DType, bytes));
+      const values = dequantize(leaf.dtype as DType, bytes);
+      requireFinite(leaf.name, values);
+      const data = Float64Array.from(values);
       weights.set(leaf.name, { data, rows: rowsOf(leaf) as number, columns: columnsOf(leaf) });
       doneBytes += bytes.length;
       onProgress?.(doneBytes, totalBytes);

@@ -1,6 +1,6 @@
 // Encoding: a program's instructions become fixed-size records in the model's memory, where the kernels read them.
 
-import { SmallMindError } from '../../base/errors.ts';
+import { SmallMindError, assert } from '../../base/errors.ts';
 import type { Instruction, Program } from '../../graph/plan.ts';
 import {
   BARRIER_OFFSET,
@@ -15,6 +15,7 @@ import {
 } from './kernels/kernel.ts';
 import type { Kernel } from './kernels/kernel.ts';
 import { kernelFor } from './kernels/table.ts';
+import { isPacked } from './memory.ts';
 import type { MemoryLayout } from './memory.ts';
 
 /**
@@ -31,9 +32,18 @@ export function encodeProgram(
   program.instructions.forEach((instruction, i) => {
     const record = layout.programAddress + i * RECORD_BYTES;
     const kernel = kernelFor(instruction);
+    checkLayouts(instruction);
     view.setInt32(record, kernels.indexOf(kernel), true);
     encodeInstruction(instruction, kernel, layout, view, record);
   });
+}
+
+/** Packed matrices are read by matmul and embed only, and these read nothing else. */
+function checkLayouts({ op, inputs }: Instruction): void {
+  const packed = op === 'matmul' ? inputs[1] : op === 'embed' ? inputs[0] : undefined;
+  for (const input of inputs) {
+    assert(isPacked(input.tensor) === (input === packed), `${op} cannot read "${input.tensor.name}" as it is laid out`);
+  }
 }
 
 function encodeInstruction(

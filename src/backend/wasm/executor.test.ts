@@ -42,7 +42,10 @@ test('a matrix smaller than a group of eight rows loads, though it is all there 
     const source = sourceOf({ w: quantize('F32', new Float32Array(nOut * nIn).fill(2)) });
     const executor = await WasmExecutor.create(graph, source, OPTIONS);
     executor.run();
-    assert.deepEqual([...executor.output(0)], Array.from({ length: nOut }, () => 2 * nIn));
+    assert.deepEqual(
+      [...executor.output(0)],
+      Array.from({ length: nOut }, () => 2 * nIn),
+    );
     await executor.close();
   }
 });
@@ -131,7 +134,9 @@ test('shapes that the kernels have no code for are refused, never computed wrong
 
 test('a matrix is never read in another layout than its own', async () => {
   const constant = new Graph();
-  constant.output(constant.apply('matmul', [row(constant, 4), constant.constant('w', [2, 4], () => new Float32Array(8))]));
+  constant.output(
+    constant.apply('matmul', [row(constant, 4), constant.constant('w', [2, 4], () => new Float32Array(8))]),
+  );
   await assert.rejects(WasmExecutor.create(constant, sourceOf({}), OPTIONS), { code: 'INTERNAL', message: /"w"/ });
 
   const added = new Graph();

@@ -11,6 +11,7 @@ import type { Program } from '../../graph/plan.ts';
 import type { Graph, Tensor } from '../../graph/tensor.ts';
 import { columnsOf, elementsMax, rowsOf, sizeBytesMax } from '../../graph/tensor.ts';
 import { dequantize } from '../../quant/codecs.ts';
+import { requireFinite } from '../executor.ts';
 import type { Executor, LoadProgress, WeightSource } from '../executor.ts';
 import { encodeProgram } from './encode.ts';
 import { kernelKey } from './kernels/kernel.ts';
@@ -217,7 +218,9 @@ async function loadWeight(
   if (!isPacked(leaf)) {
     const bytes = staging.subarray(0, totalBytes);
     await source.read(leaf.name, 0, bytes);
-    new Float32Array(target.buffer as ArrayBuffer, target.byteOffset, elementsMax(leaf)).set(dequantize(dtype, bytes));
+    const values = dequantize(dtype, bytes);
+    requireFinite(leaf.name, values);
+    new Float32Array(target.buffer as ArrayBuffer, target.byteOffset, elementsMax(leaf)).set(values);
     onBytes(totalBytes);
     return;
   }

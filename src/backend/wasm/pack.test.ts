@@ -103,7 +103,7 @@ for (const [what, [dtype, nColumns, bytes, at]] of Object.entries(NON_FINITE)) {
     // The largest finite exponent is fine.
     rows.fill(0);
     rows.set(
-      bytes.map((b) => (b & 0x7c) === 0x7c && dtype !== 'F32' && dtype !== 'BF16' ? b & ~4 : b & 0x7e),
+      bytes.map((b) => ((b & 0x7c) === 0x7c && dtype !== 'F32' && dtype !== 'BF16' ? b & ~4 : b & 0x7e)),
       at,
     );
     pack(dtype, nColumns, 9, rows);

@@ -6,7 +6,8 @@
 
 import { BLOCK_FORMATS } from '../../base/dtype.ts';
 import type { DType } from '../../base/dtype.ts';
-import { GgufError, UnsupportedError } from '../../base/errors.ts';
+import { UnsupportedError } from '../../base/errors.ts';
+import { nonFiniteError } from '../executor.ts';
 
 const GROUP_ROWS = 8;
 
@@ -103,8 +104,6 @@ export function packRows(
     }
   } catch (error) {
     if (!(error instanceof NonFiniteWeight)) throw error;
-    throw new GgufError('GGUF_INVALID', `tensor "${name}" has a NaN or an infinity; the file is damaged`, {
-      tensor: name,
-    });
+    throw nonFiniteError(name);
   }
 }

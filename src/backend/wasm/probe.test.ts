@@ -27,7 +27,9 @@ function relaxedDot(signed: Int8Array, unsigned: Uint8Array): Int32Array {
 function isExactUpTo(max: number): boolean {
   for (let round = 0; round < 40; round++) {
     const signed = Int8Array.from({ length: 16 }, (_, i) => ((i * 89 + round * 53) % 255) - 127);
-    const unsigned = Uint8Array.from({ length: 16 }, (_, i) => (round === 0 ? max : (i * 101 + round * 31) % (max + 1)));
+    const unsigned = Uint8Array.from({ length: 16 }, (_, i) =>
+      round === 0 ? max : (i * 101 + round * 31) % (max + 1),
+    );
     if (round % 3 === 0) signed.fill(round % 2 === 0 ? 127 : -127);
     const got = relaxedDot(signed, unsigned);
     for (let lane = 0; lane < 4; lane++) {

@@ -27,7 +27,8 @@ for (const nThreads of [1, 2, 3, 7]) {
     for (const nColumns of [1, 5, 16, 100]) {
       const program = clearMiddle(nColumns);
       const layout = layOutMemory(program, nThreads);
-      const memory = new WebAssembly.Memory({ initial: Math.ceil(layout.sizeBytes / PAGE_BYTES) + 1 });
+      const pages = Math.ceil(layout.sizeBytes / PAGE_BYTES) + 1;
+      const memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
       const kernels = kernelsOf(program);
       const start = layout.addressOf(program.outputs[0]!);
       const bytes = new Uint8Array(memory.buffer);

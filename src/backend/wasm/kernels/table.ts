@@ -1,9 +1,8 @@
 // All kernels, by operation and operand types: the one place where an instruction meets its code.
 
-import { UnsupportedError, assert } from '../../../base/errors.ts';
+import { UnsupportedError } from '../../../base/errors.ts';
 import type { Instruction, Program } from '../../../graph/plan.ts';
 import type { TensorDType } from '../../../graph/tensor.ts';
-import { isPacked } from '../memory.ts';
 import { ATTENTION_KERNELS } from './attention.ts';
 import { ELEMENTWISE_KERNELS } from './elementwise.ts';
 import { kernelKey } from './kernel.ts';
@@ -26,11 +25,6 @@ const BY_KEY = new Map(KERNELS.map((kernel) => [kernelKey(kernel.op, kernel.dtyp
  */
 export function kernelFor({ op, inputs }: Pick<Instruction, 'op' | 'inputs'>): Kernel {
   const dtypes = inputs.map((i) => i.tensor.dtype);
-  // Packed matrices are read by matmul and embed only, and these read nothing else.
-  const packed = op === 'matmul' ? inputs[1] : op === 'embed' ? inputs[0] : undefined;
-  for (const input of inputs) {
-    assert(isPacked(input.tensor) === (input === packed), `${op} cannot read "${input.tensor.name}" as it is laid out`);
-  }
   const kernel = BY_KEY.get(kernelKey(op, selectingTypes(op, dtypes)));
   if (kernel) return kernel;
   const names = inputs.map((i) => `"${i.tensor.name}" ${i.tensor.dtype}`).join(', ');

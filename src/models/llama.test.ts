@@ -1,0 +1,212 @@
+// The llama graph: what it reads from a file, what it refuses, and how it is planned.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { randomLlamaGguf } from '../../test/random-model.ts';
+import type { RandomLlamaOptions } from '../../test/random-model.ts';
+import { memorySource } from '../base/byte-source.ts';
+import { Metadata } from '../gguf/metadata.ts';
+import { readGguf } from '../gguf/reader.ts';
+import type { Gguf } from '../gguf/reader.ts';
+import type { MetadataEntry } from '../gguf/value-types.ts';
+import { lower } from '../graph/lower.ts';
+import { planProgram } from '../graph/plan.ts';
+import type { ProgramLimits } from '../graph/step.ts';
+import { dimMax } from '../graph/tensor.ts';
+import type { Graph } from '../graph/tensor.ts';
+import { defineModel } from './registry.ts';
+
+const SMALL: RandomLlamaOptions = {
+  seed: 1,
+  dtype: 'Q8_0',
+  nLayer: 4,
+  nEmbd: 64,
+  nHead: 4,
+  nHeadKv: 2,
+  nFf: 96,
+  nVocab: 320,
+  nCtx: 128,
+  tied: false,
+};
+const LIMITS: ProgramLimits = { nTokensMax: 16, nOutputMax: 4, nSeqMax: 2, nCtx: 64, nKvBlock: 4, kvDtype: 'F16' };
+
+const read = (options: Partial<RandomLlamaOptions> = {}): Promise<Gguf> =>
+  readGguf(memorySource(randomLlamaGguf({ ...SMALL, ...options }), 'random.gguf'));
+
+/** The file with other metadata; `undefined` takes an entry away. */
+function withMetadata(gguf: Gguf, changes: Readonly<Record<string, MetadataEntry | undefined>>): Gguf {
+  const entries = new Map(gguf.metadata.entries());
+  for (const [key, entry] of Object.entries(changes)) {
+    if (entry) entries.set(key, entry);
+    else entries.delete(key);
+  }
+  return { ...gguf, metadata: new Metadata(entries, 'random.gguf') };
+}
+
+function withTensor(gguf: Gguf, name: string, shape: readonly number[] | undefined): Gguf {
+  const tensors = new Map(gguf.tensors);
+  const known = tensors.get(name) ?? tensors.values().next().value!;
+  if (shape) tensors.set(name, { ...known, name, shape });
+  else tensors.delete(name);
+  return { ...gguf, tensors };
+}
+
+const u32 = (value: number): MetadataEntry => ({ type: 'u32', value });
+const text = (value: string): MetadataEntry => ({ type: 'string', value });
+const opsOf = (graph: Graph): string[] => graph.nodes.filter((n) => n.inputs.length > 0).map((n) => n.op);
+const countOf = (graph: Graph, op: string): number => opsOf(graph).filter((o) => o === op).length;
+
+test('hyper-parameters come from the file', async () => {
+  const { hyperParameters } = defineModel(await read());
+  const { architecture, nVocab, nEmbd, nLayer, nHead, nHeadKv, headDim, nFf, nCtxTrain } = hyperParameters;
+  assert.deepEqual(
+    { architecture, nVocab, nEmbd, nLayer, nHead, nHeadKv, headDim, nFf, nCtxTrain },
+    {
+      architecture: 'llama',
+      nVocab: 320,
+      nEmbd: 64,
+      nLayer: 4,
+      nHead: 4,
+      nHeadKv: 2,
+      headDim: 16,
+      nFf: 96,
+      nCtxTrain: 128,
+    },
+  );
+});
+
+test('what a file may leave out has the defaults of the format', async () => {
+  const gguf = withMetadata(await read({ nHeadKv: 4 }), {
+    'llama.attention.head_count_kv': undefined,
+    'llama.rope.dimension_count': undefined,
+    'llama.rope.freq_base': undefined,
+  });
+  const model = defineModel(gguf);
+  assert.equal(model.hyperParameters.nHeadKv, 4);
+  const rope = model.buildGraph(LIMITS).nodes.find((n) => n.op === 'rope')!;
+  assert.deepEqual(rope.params, { headDim: 16, nRot: 16, neox: 0 });
+});
+
+test('the graph leads from tokens to logits, one row for each that is wanted', async () => {
+  const graph = defineModel(await read()).buildGraph(LIMITS);
+  assert.equal(graph.outputs.length, 1);
+  assert.deepEqual(graph.outputs[0]!.shape.map(dimMax), [4, 320]);
+  const inputs = graph.nodes.filter((n) => n.op === 'input').map((n) => n.name);
+  assert.deepEqual(inputs.sort(), ['blockTables', 'kvSlots', 'outputRows', 'positions', 'sequences', 'tokens']);
+  assert.equal(countOf(graph, 'attention'), 4);
+  assert.equal(countOf(graph, 'matmul'), 4 * 7 + 1);
+  // Rows that nobody wants are dropped before the last norm and the largest matrix.
+  assert.equal(graph.outputs[0]!.inputs[0]!.inputs[0]!.op, 'gatherRows');
+});
+
+test('logits come from an output matrix of their own, or from the embeddings', async () => {
+  const weightOf = (gguf: Gguf): string => defineModel(gguf).buildGraph(LIMITS).outputs[0]!.inputs[1]!.name;
+  assert.equal(weightOf(await read()), 'output.weight');
+  assert.equal(weightOf(await read({ tied: true })), 'token_embd.weight');
+});
+
+test('heads of another size than nEmbd / nHead', async () => {
+  const { hyperParameters, buildGraph } = defineModel(await read({ headDim: 32 }));
+  assert.equal(hyperParameters.headDim, 32);
+  const attention = buildGraph(LIMITS).nodes.find((n) => n.op === 'attention')!;
+  assert.deepEqual(attention.shape.map(dimMax), [16, 128]);
+});
+
+test('the arena is far smaller than what is computed, and does not grow with the layers', async () => {
+  const plan = async (nLayer: number) => {
+    const graph = defineModel(await read({ nLayer })).buildGraph(LIMITS);
+    const program = planProgram(lower(graph, { siluMul: true, quantizesActivations: (d) => d === 'Q8_0' }));
+    return { program, buffers: program.buffers.reduce((n, b) => n + b.sizeBytes, 0) };
+  };
+  const [four, eight] = [await plan(4), await plan(8)];
+  assert.ok(four.program.arenaBytes < four.buffers / 5, `${four.program.arenaBytes} of ${four.buffers}`);
+  assert.equal(eight.program.arenaBytes, four.program.arenaBytes);
+  assert.ok(
+    four.program.buffers.every((b) => b.write === 'store' || b.write === 'inPlace'),
+    'nothing needs clearing',
+  );
+});
+
+test('lowering fuses each gate and quantises each operand once', async () => {
+  const graph = defineModel(await read()).buildGraph(LIMITS);
+  const lowered = lower(graph, { siluMul: true, quantizesActivations: (d) => d === 'Q8_0' });
+  assert.equal(countOf(lowered, 'siluMul'), 4);
+  assert.equal(countOf(lowered, 'silu') + countOf(lowered, 'mul'), 0);
+  // A layer: for q, k and v together, for the attention's output, for gate and up together, for down. Then the logits.
+  assert.equal(countOf(lowered, 'quantize'), 4 * 4 + 1);
+});
+
+test('a missing tensor and one of a wrong shape are named', async () => {
+  const gguf = await read();
+  const building = (changed: Gguf) => () => defineModel(changed).buildGraph(LIMITS);
+  assert.throws(building(withTensor(gguf, 'blk.2.ffn_up.weight', undefined)), {
+    code: 'GGUF_MISSING',
+    message: /random\.gguf: tensor "blk\.2\.ffn_up\.weight" is missing/,
+    details: { tensor: 'blk.2.ffn_up.weight' },
+  });
+  assert.throws(building(withTensor(gguf, 'blk.0.attn_k.weight', [64, 64])), {
+    code: 'SHAPE_MISMATCH',
+    message: /"blk\.0\.attn_k\.weight" expected shape \[32, 64\], got \[64, 64\]/,
+  });
+  assert.throws(building(withTensor(gguf, 'output_norm.weight', [64, 1])), { code: 'SHAPE_MISMATCH' });
+});
+
+const REFUSED: readonly [string, Readonly<Record<string, MetadataEntry | undefined>>, object][] = [
+  ['no architecture', { 'general.architecture': undefined }, { code: 'GGUF_MISSING' }],
+  [
+    'an unknown architecture',
+    { 'general.architecture': text('constructor') },
+    { code: 'UNSUPPORTED_ARCHITECTURE', message: /"constructor" is not supported; supported: llama/ },
+  ],
+  [
+    'no embedding length',
+    { 'llama.embedding_length': undefined },
+    { code: 'GGUF_MISSING', message: /embedding_length/ },
+  ],
+  [
+    'no layers',
+    { 'llama.block_count': u32(0) },
+    { code: 'GGUF_INVALID', message: /block_count.*positive integer, got 0/ },
+  ],
+  ['half a head', { 'llama.attention.head_count': { type: 'f32', value: 2.5 } }, { code: 'GGUF_INVALID' }],
+  [
+    'heads that do not divide',
+    { 'llama.attention.head_count_kv': u32(3) },
+    { code: 'GGUF_INVALID', message: /divide/ },
+  ],
+  [
+    'an odd rotation',
+    { 'llama.rope.dimension_count': u32(15) },
+    { code: 'GGUF_INVALID', message: /rotary dimensions 15/ },
+  ],
+  ['a rotation beyond the head', { 'llama.rope.dimension_count': u32(18) }, { code: 'GGUF_INVALID' }],
+  ['experts', { 'llama.expert_count': u32(8) }, { code: 'UNSUPPORTED_FEATURE', message: /mixture of experts/ }],
+  [
+    'another way of stretching positions',
+    { 'llama.rope.scaling.type': text('yarn') },
+    { code: 'UNSUPPORTED_FEATURE', message: /"yarn".*none and linear/ },
+  ],
+];
+
+for (const [what, changes, error] of REFUSED) {
+  test(`refuses a file with ${what}`, async () => {
+    const gguf = withMetadata(await read(), changes);
+    assert.throws(() => defineModel(gguf), error);
+  });
+}
+
+test('refuses frequency factors, which it would otherwise ignore', async () => {
+  const gguf = withTensor(await read(), 'rope_freqs.weight', [8]);
+  assert.throws(() => defineModel(gguf), { code: 'UNSUPPORTED_FEATURE', message: /frequency factors/ });
+});
+
+test('linear scaling divides positions', async () => {
+  const gguf = withMetadata(await read(), {
+    'llama.rope.scaling.type': text('linear'),
+    'llama.rope.scaling.factor': { type: 'f32', value: 4 },
+  });
+  const anglesOf = (file: Gguf): Float32Array => defineModel(file).buildGraph(LIMITS).constants.get('rope.angles')!;
+  const [scaled, plain] = [anglesOf(gguf), anglesOf(await read())];
+  // Position 4 turns as far as position 1 did.
+  assert.deepEqual(scaled.subarray(4 * 16, 5 * 16), plain.subarray(16, 32));
+});

@@ -1,0 +1,160 @@
+// Loading: every kind of source, progress, and giving up in the middle. In the worker and inline alike.
+
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { pathToFileURL } from 'node:url';
+import { loadModel } from '../../src/index.ts';
+import type { ByteSource, LoadProgressEvent, ModelSource } from '../../src/index.ts';
+import { THREADS, smallModel } from './small-model.ts';
+
+const REASON = { why: 'a reason of any kind' };
+const isReason = (error: unknown): boolean => error === REASON;
+
+/** Counts what is done with it. */
+class CountingSource implements ByteSource {
+  readonly name = 'counting';
+  nReads = 0;
+  nCloses = 0;
+  /** Called before the read of that number; what it gives is awaited. */
+  onRead: (n: number) => unknown = () => {};
+  readonly #bytes = smallModel();
+
+  get sizeBytes(): number {
+    return this.#bytes.length;
+  }
+
+  async read(offsetBytes: number, target: Uint8Array): Promise<void> {
+    await this.onRead(++this.nReads);
+    target.set(this.#bytes.subarray(offsetBytes, offsetBytes + target.length));
+  }
+
+  async close(): Promise<void> {
+    this.nCloses++;
+  }
+}
+
+describe('loadModel', () => {
+  let folder: string;
+  let path: string;
+  let expected: readonly number[];
+  before(async () => {
+    folder = mkdtempSync(join(tmpdir(), 'smallmind-'));
+    path = join(folder, 'a model, 100 % ünusual.gguf');
+    writeFileSync(path, smallModel());
+    await using model = await loadModel(path, { thread: 'inline', kernels: 'reference' });
+    expected = (await model.generate('1', { temperature: 0, maxTokens: 4 }).result).tokens;
+  });
+  after(() => rmSync(folder, { recursive: true }));
+
+  for (const thread of THREADS) {
+    const sources: Record<string, () => ModelSource> = {
+      'a path': () => path,
+      'a file: URL': () => pathToFileURL(path),
+      'a file: URL as text': () => pathToFileURL(path).href,
+      'a Blob': () => new Blob([smallModel()]),
+      'a File': () => new File([smallModel()], 'model.gguf'),
+      'an ArrayBuffer': () => smallModel().buffer,
+      'a Uint8Array': () => smallModel(),
+      'a Uint8Array inside a larger buffer': () => new Uint8Array([9, ...smallModel(), 9]).subarray(1, -1),
+      'a ByteSource': () => new CountingSource(),
+    };
+    for (const [name, source] of Object.entries(sources)) {
+      test(`reads ${name}, thread: ${thread}`, async () => {
+        await using model = await loadModel(source(), { thread, threads: 1 });
+        const { tokens } = await model.generate('1', { temperature: 0, maxTokens: 4 }).result;
+        assert.deepEqual(tokens, expected);
+      });
+    }
+
+    test(`leaves the bytes it was given alone, thread: ${thread}`, async () => {
+      const bytes = smallModel();
+      await using _ = await loadModel(bytes, { thread, threads: 1 });
+      assert.deepEqual(bytes, smallModel());
+    });
+
+    test(`closes a ByteSource once, loaded or not, thread: ${thread}`, async () => {
+      const good = new CountingSource();
+      await using _ = await loadModel(good, { thread, threads: 1 });
+      assert.equal(good.nCloses, 1);
+      const bad = new CountingSource();
+      bad.onRead = (n) => {
+        if (n === 3) throw new Error('the cable is out');
+      };
+      await assert.rejects(loadModel(bad, { thread, threads: 1 }), /the cable is out/);
+      assert.equal(bad.nCloses, 1);
+    });
+
+    test(`reports progress from 0 to all, never backwards, thread: ${thread}`, async () => {
+      const events: LoadProgressEvent[] = [];
+      await using model = await loadModel(smallModel(), { thread, threads: 1, onProgress: (e) => events.push(e) });
+      const { totalBytes } = events[0]!;
+      assert.ok(events.length > 2 && totalBytes >= 4 * model.info.nParameters);
+      assert.equal(events[0]!.loadedBytes, 0);
+      assert.equal(events.at(-1)!.loadedBytes, totalBytes);
+      for (let i = 1; i < events.length; i++) {
+        assert.ok(events[i]!.loadedBytes >= events[i - 1]!.loadedBytes);
+        assert.equal(events[i]!.totalBytes, totalBytes);
+      }
+    });
+
+    test(`fails by what onProgress throws, thread: ${thread}`, async () => {
+      const onProgress = (): void => {
+        throw REASON;
+      };
+      await assert.rejects(loadModel(smallModel(), { thread, threads: 1, onProgress }), isReason);
+    });
+
+    test(`rejects with the reason of its signal: before, amid and at the end, thread: ${thread}`, async () => {
+      const early = new CountingSource();
+      await assert.rejects(loadModel(early, { thread, signal: AbortSignal.abort(REASON) }), isReason);
+      assert.deepEqual([early.nReads, early.nCloses], [0, 1]);
+      const source = new CountingSource();
+      const amid = new AbortController();
+      source.onRead = (n) => n === 4 && amid.abort(REASON);
+      await assert.rejects(loadModel(source, { thread, threads: 1, signal: amid.signal }), isReason);
+      assert.equal(source.nCloses, 1);
+      assert.ok(source.nReads <= 5, `${source.nReads} reads`);
+      const late = new AbortController();
+      const onProgress = ({ loadedBytes, totalBytes }: LoadProgressEvent): void => {
+        if (loadedBytes === totalBytes) late.abort(REASON);
+      };
+      await assert.rejects(loadModel(smallModel(), { thread, threads: 1, signal: late.signal, onProgress }), isReason);
+    });
+
+    test(`does not wait for a read that never ends once its signal aborts, thread: ${thread}`, async () => {
+      const source = new CountingSource();
+      const abort = new AbortController();
+      source.onRead = (n) => {
+        if (n < 3) return undefined;
+        abort.abort(REASON);
+        return new Promise(() => {});
+      };
+      await assert.rejects(loadModel(source, { thread, threads: 1, signal: abort.signal }), isReason);
+      assert.equal(source.nCloses, 1);
+    });
+
+    test(`passes on that memory ran out before it takes any, thread: ${thread}`, async () => {
+      const options = { thread, threads: 1, nCtx: 2 ** 20, parallel: 64 } as const;
+      await assert.rejects(loadModel(smallModel(), options), (error) => {
+        const { name, code, message, details } = error as Error & { code: string; details: { neededBytes: number } };
+        assert.deepEqual([name, code], ['UnsupportedError', 'UNSUPPORTED_FEATURE']);
+        assert.match(message, /needs [\d.]+ GiB of memory, .* use a smaller context/);
+        assert.ok(details.neededBytes > 2 ** 32);
+        return true;
+      });
+    });
+
+    test(`says what to do about an http: URL, thread: ${thread}`, async () => {
+      const expectedError = {
+        name: 'UnsupportedError',
+        code: 'UNSUPPORTED_FEATURE',
+        message: /https?: URLs .* fetch it/,
+      };
+      await assert.rejects(loadModel('https://example.com/model.gguf', { thread }), expectedError);
+      await assert.rejects(loadModel(new URL('http://example.com/model.gguf'), { thread }), expectedError);
+    });
+  }
+});

@@ -1,0 +1,151 @@
+// What a program notices of the engine when it ends, or forgets something: an idle model does not keep the process
+// alive, a busy one does, no rejection goes unheard, no worker outlives its model. Each program is its own process.
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { THREADS, smallModel } from './small-model.ts';
+
+/** A program that hangs is ended after this long. */
+const SECONDS_MAX = 20;
+const INDEX = JSON.stringify(new URL('../../src/index.ts', import.meta.url).href);
+
+interface Outcome {
+  readonly exitCode: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+let folder: string;
+let path: string;
+before(() => {
+  folder = mkdtempSync(join(tmpdir(), 'smallmind-'));
+  path = join(folder, 'small.gguf');
+  writeFileSync(path, smallModel());
+});
+after(() => rmSync(folder, { recursive: true }));
+
+/** Runs statements in which `loadModel`, `path` and `options` are known, where every unheard rejection is fatal. */
+async function runProgram(statements: string, options: object): Promise<Outcome> {
+  const program = `
+    const loadModel = async (...args) => (await import(${INDEX})).loadModel(...args);
+    const [path, options] = [${JSON.stringify(path)}, ${JSON.stringify(options)}];
+    ${statements}
+  `;
+  const flags = ['--conditions=smallmind-source', '--unhandled-rejections=strict', '--input-type=module', '--eval'];
+  const child = spawn(process.execPath, [...flags, program], { timeout: SECONDS_MAX * 1000 });
+  const output = { stdout: '', stderr: '' };
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (output.stdout += text));
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (output.stderr += text));
+  const exitCode = await new Promise<number | null>((resolve) => child.on('close', resolve));
+  return { exitCode, ...output };
+}
+
+/** That a program ends by itself, without an error, and prints `expected`. */
+async function assertPrints(statements: string, options: object, expected: string): Promise<void> {
+  const { exitCode, stdout, stderr } = await runProgram(statements, options);
+  assert.deepEqual([stderr, exitCode, stdout.trim()], ['', 0, expected]);
+}
+
+for (const options of [
+  { thread: 'worker', threads: 3 },
+  { thread: 'inline', threads: 1 },
+  { thread: 'inline', threads: 3 },
+]) {
+  describe(`thread: ${options.thread}, threads: ${options.threads}`, () => {
+    test('an idle model does not keep the process alive', () =>
+      assertPrints(`await loadModel(path, options); console.log('loaded');`, options, 'loaded'));
+
+    test('nor does one that has generated and was stopped', () =>
+      assertPrints(
+        `const model = await loadModel(path, options);
+           await model.generate('1', { maxTokens: 3 }).result;
+           for await (const _ of model.generate('1')) break;
+           console.log((await model.logits([1])).length);`,
+        options,
+        '320',
+      ));
+
+    test('a text that is awaited keeps it alive', () =>
+      assertPrints(
+        `const model = await loadModel(path, options);
+           model.generate('1', { maxTokens: 50, temperature: 0 }).result.then((r) => console.log(r.tokens.length));`,
+        options,
+        '50',
+      ));
+
+    test('no rejection goes unheard when nobody listens', () =>
+      assertPrints(
+        `const abort = new AbortController();
+           const model = await loadModel(path, { ...options, nCtx: 4096, parallel: 8 });
+           model.generate('aborted', { signal: abort.signal });
+           model.generate('aborted already', { signal: AbortSignal.abort() });
+           model.generate([]);
+           model.generate(Array.from({ length: 5000 }, () => 5));
+           const left = model.generate('left');
+           for await (const _ of model.generate('broken off')) { abort.abort(); break; }
+           const closed = model.generate('closed');
+           await model.close();
+           model.generate('after the end');
+           await left.result.catch((error) => console.log(error.code));`,
+        options,
+        'MODEL_CLOSED',
+      ));
+  });
+}
+
+for (const thread of THREADS) {
+  test(`closing the last model leaves nothing behind, thread: ${thread}`, () =>
+    assertPrints(
+      `const models = await Promise.all([1, 2].map(() => loadModel(path, options)));
+       await Promise.all(models.map((model) => model.generate('1', { maxTokens: 5 }).result));
+       await models[0].close();
+       await models[1].generate('2', { maxTokens: 5 }).result;
+       await models[1].close();
+       await new Promise((resolve) => setTimeout(resolve, 50));
+       console.log(process.getActiveResourcesInfo().filter((name) => !/TTY|Pipe|Immediate/.test(name)).join());`,
+      { thread, threads: 2 },
+      '',
+    ));
+
+  test(`failing to load leaves nothing behind, thread: ${thread}`, () =>
+    assertPrints(
+      `for (const source of [path + 'x', new Uint8Array(9), 'https://example.com/m.gguf']) {
+         await loadModel(source, options).catch((error) => console.log(error.code));
+       }
+       const abort = new AbortController();
+       const onProgress = () => abort.abort();
+       await loadModel(path, { ...options, signal: abort.signal, onProgress }).catch((error) => console.log(error.name));
+       await new Promise((resolve) => setTimeout(resolve, 50));
+       console.log(process.getActiveResourcesInfo().filter((name) => !/TTY|Pipe|Immediate/.test(name)).join());`,
+      { thread, threads: 2 },
+      'FILE_NOT_FOUND\nGGUF_INVALID\nUNSUPPORTED_FEATURE\nAbortError',
+    ));
+}
+
+test('a worker that dies takes its models with it, says so, and the next load gets a new one', () =>
+  assertPrints(
+    `const threads = (await import('node:worker_threads')).default;
+     const workers = [];
+     threads.Worker = class extends threads.Worker {
+       constructor(...args) {
+         workers.push(super(...args));
+       }
+     };
+     (await import('node:module')).syncBuiltinESMExports();
+     const model = await loadModel(path, options);
+     const run = model.generate('1', { temperature: 0 });
+     const codes = [run.result, model.tokenize('1')].map((p) => p.then(() => 'fine', (error) => error.code));
+     await workers[0].terminate();
+     console.log(...(await Promise.all(codes)));
+     console.log(...(await Promise.all([model.logits([1]), model.generate('2').result].map((p) => p.catch((e) => e.code)))));
+     await model.close();
+     const next = await loadModel(path, options);
+     console.log((await next.generate('1', { temperature: 0, maxTokens: 3 }).result).tokens.length, workers.length);
+     await next.close();`,
+    { thread: 'worker', threads: 1, nCtx: 8192 },
+    'ENGINE_CRASHED ENGINE_CRASHED\nENGINE_CRASHED ENGINE_CRASHED\n3 2',
+  ));
