@@ -137,8 +137,9 @@ test('a worker that dies takes its models with it, says so, and the next load ge
      };
      (await import('node:module')).syncBuiltinESMExports();
      const model = await loadModel(path, options);
-     const run = model.generate('1', { temperature: 0 });
-     const codes = [run.result, model.tokenize('1')].map((p) => p.then(() => 'fine', (error) => error.code));
+     // The first text is long enough to be under way, and the second waits for it.
+     const runs = ['1', '2'].map((prompt) => model.generate(prompt, { temperature: 0 }).result);
+     const codes = runs.map((p) => p.then(() => 'fine', (error) => error.code));
      await workers[0].terminate();
      console.log(...(await Promise.all(codes)));
      console.log(...(await Promise.all([model.logits([1]), model.generate('2').result].map((p) => p.catch((e) => e.code)))));
