@@ -3,6 +3,7 @@
 // models; the vocabulary comes from `vocabulary.ts`.
 
 import { OptionError, UnsupportedError } from '../base/errors.ts';
+import { createBpe } from './bpe.ts';
 import { SpecialTokens } from './special-tokens.ts';
 import { createSpm } from './spm.ts';
 import { createStreamDecoder, type StreamDecoder } from './stream-decoder.ts';
@@ -56,7 +57,10 @@ export interface Tokenizer {
 type CodecFactory = (vocabulary: Vocabulary, tokenTypes: ArrayLike<number>) => TextCodec;
 
 /** The algorithms, by `tokenizer.ggml.model`. */
-const CODECS: ReadonlyMap<string, CodecFactory> = new Map([['llama', createSpm]]);
+const CODECS: ReadonlyMap<string, CodecFactory> = new Map([
+  ['llama', createSpm],
+  ['gpt2', createBpe],
+]);
 
 /**
  * @param vocabulary  checked, as `readVocabulary` gives it
@@ -127,7 +131,7 @@ function findCodec(model: string): CodecFactory {
   const supported = [...CODECS.keys()].join(', ');
   throw new UnsupportedError(
     'UNSUPPORTED_TOKENIZER',
-    `tokenizer "${model}" is not supported; supported: ${supported} (SentencePiece BPE)`,
+    `tokenizer "${model}" is not supported; supported: ${supported} (SentencePiece and byte-level BPE)`,
     { model, supported },
   );
 }

@@ -2,8 +2,8 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { GgufError } from '../base/errors.ts';
-import { readVocabulary, TOKEN_TYPE, tokenTypesOf, type MetadataReader } from './vocabulary.ts';
+import { GgufError, OptionError } from '../base/errors.ts';
+import { readVocabulary, TOKEN_TYPE, tokenTypesOf, vocabularyEntries, type MetadataReader } from './vocabulary.ts';
 
 const TOKENS = ['<unk>', '<s>', '</s>', 'a'];
 
@@ -106,4 +106,55 @@ test('without types, byte and special tokens are told by their texts and ids', (
   const { unknown, control, normal, byte } = TOKEN_TYPE;
   const types = tokenTypesOf(readVocabulary(metadataOf({ tokens })));
   assert.deepEqual(Array.from(types), [unknown, control, control, normal, byte, normal]);
+});
+
+test('rejects byte-level BPE without merges, and merges that have not two sides', () => {
+  const ids = { model: 'gpt2', add_bos_token: false };
+  assert.throws(() => readVocabulary(metadataOf(ids)), /merges/);
+  assert.deepEqual(readVocabulary(metadataOf({ ...ids, merges: ['a b', '  b'] })).merges, ['a b', '  b']);
+  for (const merge of ['ab', '', ' b', 'a ']) {
+    rejects({ ...ids, merges: ['a b', merge] }, 'GGUF_INVALID', /merges.*two parts/);
+  }
+});
+
+test("byte-level BPE that says nothing has no special tokens, not llama.cpp's id 11", () => {
+  const tokens = Array.from({ length: 20 }, (_, id) => String.fromCharCode(97 + id));
+  const { bosId, eosId, unknownId, addBos, addEos, addSpacePrefix } = readVocabulary(
+    metadataOf({ model: 'gpt2', tokens, merges: [] }),
+  );
+  assert.deepEqual(
+    [bosId, eosId, unknownId, addBos, addEos, addSpacePrefix],
+    [undefined, undefined, undefined, false, false, false],
+  );
+});
+
+const written = (vocabulary: Parameters<typeof vocabularyEntries>[0]): Record<string, unknown> =>
+  Object.fromEntries(
+    vocabularyEntries(vocabulary).map(([key, { value }]) => [key.replace('tokenizer.ggml.', ''), value]),
+  );
+
+test('what is written is read as the same vocabulary', () => {
+  const vocabulary = readVocabulary(
+    metadataOf({
+      scores: [0, -1, -2, -3],
+      token_type: [2, 3, 3, 1],
+      merges: ['a b'],
+      pre: 'gpt-2',
+      eot_token_id: 3,
+      eom_token_id: 0,
+      add_eos_token: true,
+      add_space_prefix: false,
+    }),
+  );
+  assert.deepEqual(readVocabulary(metadataOf(written(vocabulary))), vocabulary);
+});
+
+test('types that a vocabulary leaves open are written as they are understood', () => {
+  const vocabulary = readVocabulary(metadataOf({}));
+  assert.deepEqual([...(written(vocabulary)['token_type'] as Int32Array)], [2, 3, 3, 1]);
+});
+
+test('rejects writing more ends of generation than a file can name', () => {
+  const vocabulary = { ...readVocabulary(metadataOf({})), endOfGenerationIds: [0, 3] };
+  assert.throws(() => vocabularyEntries(vocabulary), OptionError);
 });

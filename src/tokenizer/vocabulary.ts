@@ -1,8 +1,8 @@
-// The plain description of a vocabulary that every tokenizer here is made from, and its reading from GGUF metadata
-// (the keys tokenizer.ggml.*, with llama.cpp's defaults). This is the door: what comes out has been checked, and the
-// algorithms trust it. Does not know the GGUF reader, only the getters it needs from one.
+// The plain description of a vocabulary that every tokenizer here is made from, its reading from GGUF metadata (the
+// keys tokenizer.ggml.*, with llama.cpp's defaults) and its writing. Reading is the door: what comes out has been
+// checked, and the algorithms trust it. Does not know the GGUF reader and writer, only the getters and an entry's form.
 
-import { GgufError } from '../base/errors.ts';
+import { GgufError, OptionError } from '../base/errors.ts';
 
 /** What a token is, numbered as in `tokenizer.ggml.token_type` (and as in SentencePiece). */
 export const TOKEN_TYPE = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
@@ -16,6 +16,7 @@ export interface Vocabulary {
   readonly scores?: Float32Array | readonly number[];
   /** One of TOKEN_TYPE a token; absent means that nothing is known and the texts have to tell. */
   readonly tokenTypes?: Int32Array | readonly number[];
+  /** BPE only: "left right", first learnt first, both sides in the writing of `tokens`. */
   readonly merges?: readonly string[];
   readonly bosId?: number;
   readonly eosId?: number;
@@ -43,13 +44,16 @@ export interface MetadataReader {
  * Longest token, in UTF-16 units. Real vocabularies stay below 300; matching costs up to this much per character of
  * text, so a hostile file must not choose it.
  */
-const TOKEN_LENGTH_MAX = 1024;
+export const TOKEN_LENGTH_MAX = 1024;
 
 const BYTE_TOKEN = /^<0x([0-9a-f]{2})>$/i;
 
 type Defaults = Pick<Vocabulary, 'bosId' | 'eosId' | 'unknownId' | 'addBos' | 'addEos' | 'addSpacePrefix'>;
 
-/** llama.cpp's defaults by tokenizer model; a default id that the vocabulary is too small for does not count. */
+/**
+ * llama.cpp's defaults by tokenizer model; a default id that the vocabulary is too small for does not count. For gpt2
+ * it takes 11 as BOS and EOS, which is right for Falcon only and elsewhere a comma: here there is none.
+ */
 const DEFAULTS: ReadonlyMap<string, Defaults> = new Map([
   ['llama', { bosId: 1, eosId: 2, unknownId: 0, addBos: true, addEos: false, addSpacePrefix: true }],
 ]);
@@ -79,7 +83,8 @@ const END_OF_GENERATION_TEXTS: ReadonlySet<string> = new Set([
 /**
  * Reads the vocabulary of a model from its GGUF metadata.
  * @throws {GgufError} GGUF_INVALID when lists disagree in length, an id lies outside the vocabulary, a score is not a
- *   number, or a token to be added is not named; GGUF_LIMIT for a token longer than 1024 UTF-16 units
+ *   number, a merge has not two sides, or a token to be added is not named; GGUF_MISSING for BPE without merges;
+ *   GGUF_LIMIT for a token longer than 1024 UTF-16 units
  */
 export function readVocabulary(metadata: MetadataReader): Vocabulary {
   const model = metadata.getString('tokenizer.ggml.model');
@@ -103,7 +108,7 @@ export function readVocabulary(metadata: MetadataReader): Vocabulary {
     tokens,
     scores: readScores(metadata, nVocab),
     tokenTypes: readTokenTypes(metadata, nVocab, endOfGenerationIds),
-    merges: metadata.has('tokenizer.ggml.merges') ? metadata.getStrings('tokenizer.ggml.merges') : undefined,
+    merges: readMerges(metadata, model),
     bosId: readId('bos', defaults.bosId),
     eosId: readId('eos', defaults.eosId),
     eotId: readId('eot'),
@@ -163,6 +168,19 @@ function readTokenTypes(
   return types;
 }
 
+/** BPE cannot do without merges, so for it the getter refuses a file that has none. */
+function readMerges(metadata: MetadataReader, model: string): readonly string[] | undefined {
+  const key = 'tokenizer.ggml.merges';
+  if (model !== 'gpt2' && !metadata.has(key)) return undefined;
+  const merges = metadata.getStrings(key);
+  const index = merges.findIndex((merge) => {
+    const space = merge.indexOf(' ', 1);
+    return space < 0 || space === merge.length - 1;
+  });
+  if (index >= 0) throw invalid(key, 'two parts with a space between in each', JSON.stringify(merges[index]));
+  return merges;
+}
+
 function invalid(field: string, expected: string, value: string | number): GgufError {
   return new GgufError(
     'GGUF_INVALID',
@@ -190,4 +208,43 @@ export function tokenTypesOf(vocabulary: Vocabulary): ArrayLike<number> {
 export function byteOf(text: string): number | undefined {
   const match = BYTE_TOKEN.exec(text);
   return match ? Number.parseInt(match[1]!, 16) : undefined;
+}
+
+/** A metadata entry as the GGUF writer takes it. */
+export type VocabularyEntry =
+  | { readonly type: 'string'; readonly value: string }
+  | { readonly type: 'bool'; readonly value: boolean }
+  | { readonly type: 'u32'; readonly value: number }
+  | { readonly type: 'array'; readonly elementType: 'string'; readonly value: readonly string[] }
+  | { readonly type: 'array'; readonly elementType: 'f32'; readonly value: Float32Array }
+  | { readonly type: 'array'; readonly elementType: 'i32'; readonly value: Int32Array };
+
+/**
+ * The metadata that `readVocabulary` makes the same vocabulary of (types that it leaves open are written as they are
+ * understood), and that llama.cpp reads.
+ * @throws {OptionError} for more than one end of generation that is neither EOS, EOT nor known by its text
+ */
+export function vocabularyEntries(vocabulary: Vocabulary): [key: string, entry: VocabularyEntry][] {
+  const { model, tokens, scores, merges, bosId, eosId, eotId, unknownId, endOfGenerationIds = [] } = vocabulary;
+  const isSaid = (id: number): boolean => id === eosId || id === eotId || END_OF_GENERATION_TEXTS.has(tokens[id]!);
+  const otherEnds = endOfGenerationIds.filter((id) => !isSaid(id));
+  if (otherEnds.length > 1) {
+    throw new OptionError(`"endOfGenerationIds" expected at most one that is not EOS or EOT, got ${otherEnds}`);
+  }
+  const ids = { bos: bosId, eos: eosId, eot: eotId, eom: otherEnds[0], unknown: unknownId };
+  const entries: Record<string, VocabularyEntry | undefined> = {
+    model: { type: 'string', value: model },
+    pre: vocabulary.preTokenizer === undefined ? undefined : { type: 'string', value: vocabulary.preTokenizer },
+    tokens: { type: 'array', elementType: 'string', value: tokens },
+    scores: scores && { type: 'array', elementType: 'f32', value: Float32Array.from(scores) },
+    token_type: { type: 'array', elementType: 'i32', value: Int32Array.from(tokenTypesOf(vocabulary)) },
+    merges: merges && { type: 'array', elementType: 'string', value: merges },
+    add_bos_token: { type: 'bool', value: vocabulary.addBos },
+    add_eos_token: { type: 'bool', value: vocabulary.addEos },
+    add_space_prefix: { type: 'bool', value: vocabulary.addSpacePrefix },
+  };
+  for (const [name, id] of Object.entries(ids)) {
+    if (id !== undefined) entries[`${name}_token_id`] = { type: 'u32', value: id };
+  }
+  return Object.entries(entries).flatMap(([key, entry]) => (entry ? [[`tokenizer.ggml.${key}`, entry]] : []));
 }
