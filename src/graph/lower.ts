@@ -2,6 +2,7 @@
 // its integer kernels want them. The reference executor never sees the result; conformance tests compare the two.
 
 import type { DType } from '../base/dtype.ts';
+import { writeModeOf } from './operations.ts';
 import { Graph, columnsOf } from './tensor.ts';
 import type { Tensor } from './tensor.ts';
 
@@ -35,6 +36,10 @@ export function lower(graph: Graph, rules: LoweringRules): Graph {
     if (op === 'mul' && rules.siluMul && inputs[0]!.op === 'silu' && nUses.get(inputs[0]!) === 1) {
       return lowered.apply('siluMul', [at(inputs[0]!.inputs[0]!), at(inputs[1]!)], {}, name);
     }
+    // Only weights are packed; plain matrices have kernels of their own.
+    const isPlain = inputs.every((t) => t.op !== 'weight');
+    if (op === 'matmul' && isPlain) return lowered.apply('matmulNT', inputs.map(at), {}, name);
+    if (op === 'embed' && isPlain) return lowered.apply('gatherRows', inputs.map(at), {}, name);
     if (op === 'matmul') return lowered.apply('matmul', [activation(inputs[0]!, inputs[1]!), at(inputs[1]!)], {}, name);
     return lowered.append({ op, inputs: inputs.map(at), params, shape: node.shape, dtype: node.dtype, name });
   }
@@ -51,10 +56,16 @@ export function lower(graph: Graph, rules: LoweringRules): Graph {
   }
 }
 
+/** Whether it changes memory that lasts over steps: such nodes live without a reader. */
+function hasEffect({ op }: Tensor): boolean {
+  const write = writeModeOf(op);
+  return write === 'stateful' || write === 'accumulateKeep';
+}
+
 function countUses(graph: Graph): Map<Tensor, number> {
   const nUses = new Map<Tensor, number>();
   for (const node of [...graph.nodes].reverse()) {
-    const isLive = graph.outputs.includes(node) || (nUses.get(node) ?? 0) > 0 || node.op === 'kvWrite';
+    const isLive = graph.outputs.includes(node) || (nUses.get(node) ?? 0) > 0 || hasEffect(node);
     if (!isLive) continue;
     for (const input of node.inputs) nUses.set(input, (nUses.get(input) ?? 0) + 1);
   }
@@ -64,8 +75,8 @@ function countUses(graph: Graph): Map<Tensor, number> {
 
 /** Dead nodes, and a silu that its only reader, a mul, takes in. */
 function isFusedAway(node: Tensor, graph: Graph, nUses: Map<Tensor, number>, rules: LoweringRules): boolean {
-  if (!nUses.get(node)) return node.op !== 'kvWrite';
+  if (!nUses.get(node)) return !hasEffect(node);
   if (node.op !== 'silu' || !rules.siluMul || nUses.get(node) !== 1) return false;
-  const reader = graph.nodes.find((n) => n.inputs.includes(node) && (nUses.has(n) || n.op === 'kvWrite'));
+  const reader = graph.nodes.find((n) => n.inputs.includes(node) && (nUses.has(n) || hasEffect(n)));
   return reader?.op === 'mul' && reader.inputs[0] === node;
 }

@@ -3,7 +3,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { DType } from '../base/dtype.ts';
-import type { OpName, OpParams } from './operations.ts';
+import type { OpParams } from './operation.ts';
+import type { OpName } from './operations.ts';
 import { OPERATIONS } from './operations.ts';
 import { Graph } from './tensor.ts';
 import type { Shape, Tensor } from './tensor.ts';

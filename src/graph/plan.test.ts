@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { lower } from './lower.ts';
 import type { OpName } from './operations.ts';
-import { OPERATIONS } from './operations.ts';
+import { OPERATIONS, writeModeOf } from './operations.ts';
 import { planProgram } from './plan.ts';
 import type { Instruction, Operand, Program } from './plan.ts';
 import { Graph } from './tensor.ts';
@@ -83,8 +83,12 @@ interface Planned {
 const planned: fc.Arbitrary<Planned> = fc.tuple(steps, fc.boolean()).map(([choices, isLowered]) => {
   const built = buildGraph(choices);
   const graph = isLowered ? lower(built, { siluMul: true, quantizesActivations: (d) => d === 'Q8_0' }) : built;
-  return { graph, program: planProgram(graph) };
+  // A counterexample is told by its choices: printing graphs, whose nodes hold their operands, would never end.
+  const toString = (): string => `${isLowered ? 'lowered' : 'as it is'}: ${JSON.stringify(choices)}`;
+  return { graph, program: planProgram(graph), [fc.toStringMethod]: toString };
 });
+
+const roundUp = (bytes: number): number => Math.ceil(bytes / 64) * 64;
 
 const overlaps = (a: Operand, b: Operand): boolean =>
   a.region === b.region &&
@@ -187,7 +191,7 @@ test('exactly the results that are added into are cleared, right before and on a
       if (op === 'clear') return;
       const before = program.instructions[index - 1];
       const isCleared = before?.op === 'clear' && before.out === out;
-      assert.equal(isCleared, OPERATIONS[op]?.write === undefined, op);
+      assert.equal(isCleared, writeModeOf(op) === 'accumulate', op);
     });
   });
   fc.assert(property, PROPERTY);
@@ -213,6 +217,40 @@ test('an operation that the table does not declare is cleared, and explain says 
       .find((l) => l.endsWith(name))!;
   assert.match(line('sum'), /yes: the kernel adds into it/);
   assert.match(line('once'), /no: every element is stored/);
+});
+
+test('a clear says how much of the arena was in use before: what lies above has never been written', () => {
+  const property = fc.property(planned, ({ program }) => {
+    let usedBytes = 0;
+    for (const { op, out, params } of program.instructions) {
+      if (op === 'clear') assert.equal(params['usedBytes'], usedBytes);
+      else if (out.region === 'arena') usedBytes = Math.max(usedBytes, out.offsetBytes + roundUp(out.sizeBytes));
+    }
+  });
+  fc.assert(property, PROPERTY);
+});
+
+test('with clearing "always" every buffer is cleared before its first use, as if all of it were in use', () => {
+  const property = fc.property(planned, ({ graph }) => {
+    const program = planProgram(graph, 'always');
+    const plain = planProgram(graph);
+    const withoutClears = (p: Program) => p.instructions.filter((i) => i.op !== 'clear').map((i) => [i.op, i.out]);
+    assert.deepEqual(withoutClears(program), withoutClears(plain));
+    assert.deepEqual([program.arenaBytes, program.buffers], [plain.arenaBytes, plain.buffers]);
+    const clears = program.instructions.filter((i) => i.op === 'clear');
+    assert.deepEqual(
+      clears.map(({ out }) => [out.offsetBytes, out.tensor]),
+      program.buffers.map((b) => [b.offsetBytes, b.tensors[0]]),
+    );
+    for (const { params, out } of clears) assert.equal(params['usedBytes'], out.offsetBytes + out.sizeBytes);
+    program.instructions.forEach(({ op, out }, i) => {
+      if (op === 'clear') assert.equal(program.instructions[i + 1]!.out, out);
+    });
+  });
+  fc.assert(property, PROPERTY);
+  const graph = new Graph();
+  graph.output(graph.apply('silu', [constant(graph, 'x', 4, 32)], {}, 'y'));
+  assert.match(planProgram(graph, 'always').explain(), /yes: as everything is +y$/);
 });
 
 test('a chain of element-wise operations stays in one buffer, and an operand that lives on is spared', () => {

@@ -2,24 +2,35 @@
 // one arena. Liveness decides reuse, the table of write modes decides what is cleared, and hazards between memory
 // ranges decide before which instructions all threads must meet.
 
-import type { OpName, WriteMode } from './operations.ts';
-import { OPERATIONS } from './operations.ts';
+import type { OpParams, WriteMode } from './operation.ts';
+import type { OpName } from './operations.ts';
+import { writeModeOf } from './operations.ts';
 import type { Dim, Graph, Region, Tensor } from './tensor.ts';
 import { rowsOf, sizeBytesMax } from './tensor.ts';
 
 /** Buffers start at multiples of a cache line, so that threads never share one across buffers. */
 const ALIGNMENT_BYTES = 64;
 
-/** A tensor with its place. `offsetBytes` counts from the arena's start; leaves are placed by the executor. */
+/**
+ * What is cleared when a buffer is handed out:
+ * - `planned`: what the operation adds into, except for bytes that are new, since new memory is zero.
+ * - `always`: everything, new or not: what a benchmark compares with.
+ */
+export type Clearing = 'planned' | 'always';
+
+/** A tensor with its place: `offsetBytes` into the arena, or into the leaf `base`, which the executor places. */
 export interface Operand {
   readonly tensor: Tensor;
   readonly region: Region;
+  /** The leaf whose memory it is; the tensor itself in the arena. */
+  readonly base: Tensor;
   readonly offsetBytes: number;
   readonly sizeBytes: number;
 }
 
 export interface Instruction {
   readonly op: OpName;
+  readonly params: OpParams;
   readonly out: Operand;
   readonly inputs: readonly Operand[];
   /** Rows to process: a number, or a count that is read from memory at each step. */
@@ -47,13 +58,15 @@ export class Program {
   readonly arenaBytes: number;
   readonly leaves: readonly Tensor[];
   readonly outputs: readonly Operand[];
+  readonly clearing: Clearing;
 
-  constructor(parts: Pick<Program, 'instructions' | 'buffers' | 'arenaBytes' | 'leaves' | 'outputs'>) {
+  constructor(parts: Omit<Program, 'explain'>) {
     this.instructions = parts.instructions;
     this.buffers = parts.buffers;
     this.arenaBytes = parts.arenaBytes;
     this.leaves = parts.leaves;
     this.outputs = parts.outputs;
+    this.clearing = parts.clearing;
   }
 
   /** A table for people: each buffer's offset, size, lifetime, writer, and whether it is cleared and why. */
@@ -64,7 +77,7 @@ export class Program {
       String(b.sizeBytes),
       `${b.first}..${b.last}`,
       b.tensors[0]!.op,
-      explainClear(b.write),
+      explainClear(b.write, this.clearing),
       b.tensors.map((t) => t.name).join(' = '),
     ]);
     const head = ['offset', 'bytes', 'lifetime', 'writer', 'cleared', 'tensors'];
@@ -84,7 +97,8 @@ export class Program {
   }
 }
 
-function explainClear(write: WriteMode): string {
+function explainClear(write: WriteMode, clearing: Clearing): string {
+  if (clearing === 'always') return 'yes: as everything is';
   switch (write) {
     case 'store':
       return 'no: every element is stored';
@@ -97,11 +111,8 @@ function explainClear(write: WriteMode): string {
   }
 }
 
-/** The write mode of an operation; what the table does not declare accumulates, the safe reading. */
-const writeModeOf = (op: OpName): WriteMode => OPERATIONS[op]?.write ?? 'accumulate';
-
-export function planProgram(graph: Graph): Program {
-  const compute = graph.nodes.filter((n) => writeModeOf(n.op) !== 'leaf');
+export function planProgram(graph: Graph, clearing: Clearing = 'planned'): Program {
+  const compute = graph.nodes.filter((n) => !HAS_NO_INSTRUCTION.has(writeModeOf(n.op)));
   const arena = new ArenaPlanner(lastUses(graph, compute));
   const hazards = new Hazards();
   const instructions: Instruction[] = [];
@@ -111,12 +122,18 @@ export function planProgram(graph: Graph): Program {
 
   compute.forEach((node, index) => {
     const write = writeModeOf(node.op);
+    const lasts = write === 'stateful' || write === 'accumulateKeep';
     const inputs = node.inputs.map((t) => arena.operand(t));
-    const out = write === 'stateful' ? arena.alias(node, inputs[0]!) : arena.place(node, index, write);
-    if (write === 'accumulate') emit({ op: 'clear', out, inputs: [], rows: rowsOf(node) });
-    // A state write handles the rows it is given, not those of the state.
-    const rows = write === 'stateful' ? rowsOf(node.inputs[1]!) : rowsOf(node);
-    emit({ op: node.op, out, inputs, rows });
+    const { sizeBytes: usedBytes, nBuffers } = arena;
+    const out = lasts ? arena.alias(node, inputs[0]!) : arena.place(node, index, write);
+    const isAlways = clearing === 'always' && arena.nBuffers > nBuffers;
+    if (write === 'accumulate' || isAlways) {
+      // Beyond `usedBytes` the buffer is new as far as this program goes; the executor knows about the others.
+      const params = { usedBytes: isAlways ? out.offsetBytes + out.sizeBytes : usedBytes };
+      emit({ op: 'clear', params, out, inputs: [], rows: rowsOf(node) });
+    }
+    // What changes a state handles the rows it is given, not those of the state.
+    emit({ op: node.op, params: node.params, out, inputs, rows: rowsOf(lasts ? node.inputs[1]! : node) });
     arena.releaseAfter(index);
   });
 
@@ -126,8 +143,11 @@ export function planProgram(graph: Graph): Program {
     arenaBytes: arena.sizeBytes,
     leaves: graph.nodes.filter((n) => writeModeOf(n.op) === 'leaf'),
     outputs: graph.outputs.map((t) => arena.operand(t)),
+    clearing,
   });
 }
+
+const HAS_NO_INSTRUCTION: ReadonlySet<WriteMode> = new Set(['leaf', 'view']);
 
 /** Index of the last node that reads each tensor; outputs last to the end. */
 function lastUses(graph: Graph, compute: readonly Tensor[]): Map<Tensor, number> {
@@ -143,6 +163,7 @@ function lastUses(graph: Graph, compute: readonly Tensor[]): Map<Tensor, number>
 /** First-fit placement of buffers with known lifetimes. */
 class ArenaPlanner {
   readonly buffers: ArenaBuffer[] = [];
+  /** End of the highest buffer so far. */
   sizeBytes = 0;
   #live: ArenaBuffer[] = [];
   readonly #lastUse: ReadonlyMap<Tensor, number>;
@@ -153,14 +174,24 @@ class ArenaPlanner {
     this.#lastUse = lastUse;
   }
 
+  get nBuffers(): number {
+    return this.buffers.length;
+  }
+
   operand(tensor: Tensor): Operand {
     const known = this.#operands.get(tensor);
     if (known) return known;
+    const sizeBytes = sizeBytesMax(tensor);
+    if (tensor.op === 'view') {
+      const { region, base, offsetBytes: startBytes } = this.operand(tensor.inputs[0]!);
+      const offsetBytes = startBytes + 4 * tensor.params['offset']!;
+      return this.#remember(tensor, { tensor, region, base, offsetBytes, sizeBytes });
+    }
     const region = REGION_OF_LEAF[tensor.op as keyof typeof REGION_OF_LEAF];
-    return this.#remember(tensor, { tensor, region, offsetBytes: 0, sizeBytes: sizeBytesMax(tensor) });
+    return this.#remember(tensor, { tensor, region, base: tensor, offsetBytes: 0, sizeBytes });
   }
 
-  /** The result of a stateful operation is its operand's memory. */
+  /** The result of an operation that changes its operand is that operand's memory. */
   alias(node: Tensor, target: Operand): Operand {
     return this.#remember(node, target);
   }
@@ -179,7 +210,13 @@ class ArenaPlanner {
       this.sizeBytes = Math.max(this.sizeBytes, buffer.offsetBytes + sizeBytes);
     }
     this.#bufferOf.set(node, buffer);
-    return this.#remember(node, { tensor: node, region: 'arena', offsetBytes: buffer.offsetBytes, sizeBytes });
+    return this.#remember(node, {
+      tensor: node,
+      region: 'arena',
+      base: node,
+      offsetBytes: buffer.offsetBytes,
+      sizeBytes,
+    });
   }
 
   releaseAfter(index: number): void {
@@ -232,7 +269,6 @@ class Hazards {
 }
 
 function overlap(a: Operand, b: Operand): boolean {
-  if (a.region !== b.region) return false;
-  if (a.region !== 'arena') return a.tensor === b.tensor;
+  if (a.region !== b.region || (a.region !== 'arena' && a.base !== b.base)) return false;
   return a.offsetBytes < b.offsetBytes + b.sizeBytes && b.offsetBytes < a.offsetBytes + a.sizeBytes;
 }

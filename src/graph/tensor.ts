@@ -5,7 +5,8 @@
 import { BLOCK_FORMATS } from '../base/dtype.ts';
 import type { DType } from '../base/dtype.ts';
 import { assert } from '../base/errors.ts';
-import type { OpName, OpParams } from './operations.ts';
+import type { OpParams } from './operation.ts';
+import type { OpName } from './operations.ts';
 import { OPERATIONS } from './operations.ts';
 
 /** A dimension that varies by step. Executors read its present value from memory when an instruction starts. */
@@ -51,10 +52,14 @@ export function columnsOf(tensor: Tensor): number {
   return last;
 }
 
-/** Rows of a matrix, or of a vector (1). At most one leading dimension is supported. */
+/** Rows of a matrix, of a vector (1), or of all the matrices in a tensor of more dimensions, which must not vary. */
 export function rowsOf(tensor: Tensor): Dim {
-  assert(tensor.shape.length <= 2, `"${tensor.name}" has ${tensor.shape.length} dimensions, expected 1 or 2`);
-  return tensor.shape.length === 2 ? tensor.shape[0]! : 1;
+  const leading = tensor.shape.slice(0, -1);
+  if (leading.length === 1) return leading[0]!;
+  return leading.reduce<number>((n, d) => {
+    assert(typeof d === 'number', `leading dimensions of "${tensor.name}" vary`);
+    return n * d;
+  }, 1);
 }
 
 /** Element count at the upper bounds of the dimensions. */
