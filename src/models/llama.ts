@@ -6,7 +6,7 @@ import type { Gguf } from '../gguf/reader.ts';
 import { stepInputs } from '../graph/step.ts';
 import type { ProgramLimits } from '../graph/step.ts';
 import { Graph } from '../graph/tensor.ts';
-import { Attention } from '../nn/attention.ts';
+import { MultiHeadAttention } from '../nn/attention.ts';
 import { Embedding, Linear } from '../nn/linear.ts';
 import { GatedMLP } from '../nn/mlp.ts';
 import { RMSNorm } from '../nn/norm.ts';
@@ -94,9 +94,10 @@ function buildGraph(gguf: Gguf, p: LlamaParameters, limits: ProgramLimits): Grap
   for (let layer = 0; layer < p.nLayer; layer++) {
     const name = `blk.${layer}`;
     const scope = weights.scope(name);
-    const attended = new Attention(scope, p, layer, limits).forward(
+    const attended = new MultiHeadAttention(scope, p, limits.nCtx).forward(
       new RMSNorm(scope.scope('attn_norm'), p.nEmbd, p.normEps).forward(x, `${name}.attnNorm`),
       step,
+      { layer, limits },
       name,
     );
     x = graph.apply('add', [attended, x], {}, `${name}.attnResidual`);

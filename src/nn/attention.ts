@@ -1,10 +1,14 @@
-// Causal self-attention with grouped heads over the paged key-value cache.
+// Causal self-attention with grouped heads, in two forms: fused over the paged key-value cache (generation), and
+// unfused over whole sequences (training, and the benchmark of its workspaces): split, scores, softmax, sum, merge.
 
-import type { DType } from '../base/dtype.ts';
 import { KV_BLOCK_SIZE } from '../graph/step.ts';
 import type { ProgramLimits, StepInputs } from '../graph/step.ts';
 import type { Graph, Tensor } from '../graph/tensor.ts';
+import { Dropout } from './dropout.ts';
+import type { DropoutRng } from './dropout.ts';
 import { Linear } from './linear.ts';
+import type { LinearOptions } from './linear.ts';
+import { Module } from './module.ts';
 import type { WeightScope } from './module.ts';
 import { Rope } from './rope.ts';
 import type { RopeConfig } from './rope.ts';
@@ -14,50 +18,116 @@ export interface AttentionConfig {
   readonly nHead: number;
   readonly nHeadKv: number;
   readonly headDim: number;
-  readonly rope: RopeConfig;
+  /** Absent: positions enter elsewhere (learned embeddings). */
+  readonly rope?: RopeConfig;
+  /** One matrix `attn_qkv` for all three projections, as GPT-2 has it. Default false. */
+  readonly isQkvFused?: boolean;
+  /** Biases of the projections. Default: where the file has them. */
+  readonly bias?: boolean | 'auto';
+  /** How the map back to the residual stream begins. */
+  readonly output?: LinearOptions;
+  /** Probability of dropping an attention weight while training. Default 0. */
+  readonly dropout?: number;
+  readonly rng?: DropoutRng;
 }
 
-/** Weights `attn_q`, `attn_k`, `attn_v`, `attn_output`. */
-export class Attention {
+/** The key-value cache of one layer, for generation. */
+export interface PagedCache {
+  readonly layer: number;
+  readonly limits: ProgramLimits;
+}
+
+/** A batch of whole sequences of equal length, one after the other. */
+export interface Packed {
+  readonly nSeq: number;
+  /** i32[nSeq · nPositions] */
+  readonly positions: Tensor;
+}
+
+/** Heads of a projection: the columns of `rows` from `column` on. */
+interface Projection {
+  readonly rows: Tensor;
+  readonly column: number;
+  readonly nHead: number;
+}
+
+/** Weights `attn_q`, `attn_k`, `attn_v` (or `attn_qkv`) and `attn_output`. */
+export class MultiHeadAttention extends Module {
   readonly #graph: Graph;
   readonly #config: AttentionConfig;
-  readonly #q: Linear;
-  readonly #k: Linear;
-  readonly #v: Linear;
+  readonly #projections: readonly Linear[];
   readonly #out: Linear;
-  readonly #rope: Rope;
-  readonly #keys: Tensor;
-  readonly #values: Tensor;
+  readonly #dropout: Dropout;
+  readonly #rope: Rope | undefined;
 
-  constructor(scope: WeightScope, config: AttentionConfig, layer: number, limits: ProgramLimits) {
-    const { nEmbd, nHead, nHeadKv, headDim } = config;
+  /** @param nCtx  positions that rotary tables are made for */
+  constructor(scope: WeightScope, config: AttentionConfig, nCtx: number) {
+    super();
+    const { nEmbd, nHead, nHeadKv, headDim, isQkvFused = false, bias = 'auto', output = {} } = config;
     this.#graph = scope.graph;
     this.#config = config;
-    this.#q = new Linear(scope.scope('attn_q'), nEmbd, nHead * headDim);
-    this.#k = new Linear(scope.scope('attn_k'), nEmbd, nHeadKv * headDim);
-    this.#v = new Linear(scope.scope('attn_v'), nEmbd, nHeadKv * headDim);
-    this.#out = new Linear(scope.scope('attn_output'), nHead * headDim, nEmbd);
-    this.#rope = new Rope(scope.graph, config.rope, limits.nCtx);
-    const cache = [limits.nKvBlock * KV_BLOCK_SIZE, nHeadKv * headDim];
-    const kvDtype: DType = limits.kvDtype;
-    this.#keys = scope.graph.leaf('state', `keys.${layer}`, kvDtype, cache);
-    this.#values = scope.graph.leaf('state', `values.${layer}`, kvDtype, cache);
+    const [nQ, nKv] = [nHead * headDim, nHeadKv * headDim];
+    const sizes: readonly (readonly [string, number])[] = isQkvFused
+      ? [['attn_qkv', nQ + 2 * nKv]]
+      : [
+          ['attn_q', nQ],
+          ['attn_k', nKv],
+          ['attn_v', nKv],
+        ];
+    this.#projections = sizes.map(([name, nOut]) => this.adopt(new Linear(scope.scope(name), nEmbd, nOut, { bias })));
+    this.#out = this.adopt(new Linear(scope.scope('attn_output'), nQ, nEmbd, { bias, ...output }));
+    this.#dropout = this.adopt(new Dropout(config.dropout ?? 0, config.rng));
+    this.#rope = config.rope && new Rope(scope.graph, config.rope, nCtx);
   }
 
-  /** x: f32[nTokens, nEmbd] → the same shape */
-  forward(x: Tensor, step: StepInputs, name: string): Tensor {
+  /** Over the paged cache. x: f32[nTokens, nEmbd] → the same shape */
+  forward(x: Tensor, step: StepInputs, cache: PagedCache, name: string): Tensor {
     const graph = this.#graph;
     const { nHead, nHeadKv, headDim } = this.#config;
-    const q = this.#q.forward(x, `${name}.q`);
-    const k = this.#k.forward(x, `${name}.k`);
-    const v = this.#v.forward(x, `${name}.v`);
-    const qRotated = this.#rope.forward(q, step.positions, `${name}.qRotated`);
-    const kRotated = this.#rope.forward(k, step.positions, `${name}.kRotated`);
-    const values = graph.apply('kvWrite', [this.#values, v, step.kvSlots], {}, `${name}.values`);
-    const keys = graph.apply('kvWrite', [this.#keys, kRotated, step.kvSlots], {}, `${name}.keys`);
+    const [q, k, v] = this.#project(x, step.positions, name).map(({ rows }) => rows) as [Tensor, Tensor, Tensor];
+    const { layer, limits } = cache;
+    const shape = [limits.nKvBlock * KV_BLOCK_SIZE, nHeadKv * headDim];
+    const store = (kind: string, rows: Tensor): Tensor => {
+      const state = graph.leaf('state', `${kind}.${layer}`, limits.kvDtype, shape);
+      return graph.apply('kvWrite', [state, rows, step.kvSlots], {}, `${name}.${kind}`);
+    };
+    const values = store('values', v);
+    const keys = store('keys', k);
     const params = { nHead, nHeadKv, headDim, blockSize: KV_BLOCK_SIZE, scale: 1 / Math.sqrt(headDim) };
-    const operands = [qRotated, keys, values, step.positions, step.sequences, step.blockTables];
+    const operands = [q, keys, values, step.positions, step.sequences, step.blockTables];
     const attended = graph.apply('attention', operands, params, `${name}.attended`);
     return this.#out.forward(attended, `${name}.out`);
+  }
+
+  /** Over whole sequences, every intermediate a tensor of its own. x: f32[nSeq · T, nEmbd] → the same shape */
+  forwardUnfused(x: Tensor, { nSeq, positions }: Packed, name: string): Tensor {
+    const graph = this.#graph;
+    const { nHead, nHeadKv, headDim } = this.#config;
+    const [q, k, v] = this.#project(x, positions, name).map(({ rows, column, nHead: n }, i) => {
+      return graph.apply('splitHeads', [rows], { nSeq, nHead: n, headDim, column }, `${name}.${'qkv'[i]}Heads`);
+    }) as [Tensor, Tensor, Tensor];
+    const group = nHead / nHeadKv;
+    const scores = graph.apply('matmulNT', [q, k], { group }, `${name}.scores`);
+    const scale = 1 / Math.sqrt(headDim);
+    const probs = graph.apply('causalSoftmax', [scores], { scale }, `${name}.probs`);
+    const dropped = this.#dropout.forward(probs, `${name}.dropped`);
+    const summed = graph.apply('weightedSum', [dropped, v], { group }, `${name}.summed`);
+    const columns = nHead * headDim;
+    const merged = graph.apply('mergeHeads', [summed], { nSeq, columns, column: 0 }, `${name}.merged`);
+    return this.#out.forward(merged, `${name}.out`);
+  }
+
+  /** Queries, keys and values, rotated where that is how positions enter. */
+  #project(x: Tensor, positions: Tensor, name: string): readonly Projection[] {
+    const { nHead, nHeadKv, headDim } = this.#config;
+    const heads = [nHead, nHeadKv, nHeadKv];
+    if (this.#projections.length === 1) {
+      const rows = this.#projections[0]!.forward(x, `${name}.qkv`);
+      return heads.map((n, i) => ({ rows, column: headDim * (i === 0 ? 0 : nHead + (i - 1) * nHeadKv), nHead: n }));
+    }
+    const [q, k, v] = this.#projections.map((p, i) => p.forward(x, `${name}.${'qkv'[i]}`)) as [Tensor, Tensor, Tensor];
+    const rotate = (rows: Tensor, kind: string): Tensor =>
+      this.#rope?.forward(rows, positions, `${name}.${kind}Rotated`) ?? rows;
+    return [rotate(q, 'q'), rotate(k, 'k'), v].map((rows, i) => ({ rows, column: 0, nHead: heads[i]! }));
   }
 }

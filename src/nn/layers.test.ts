@@ -6,7 +6,7 @@ import { KV_BLOCK_SIZE, stepInputs } from '../graph/step.ts';
 import type { ProgramLimits } from '../graph/step.ts';
 import { Graph, dimMax } from '../graph/tensor.ts';
 import type { Tensor } from '../graph/tensor.ts';
-import { Attention } from './attention.ts';
+import { MultiHeadAttention } from './attention.ts';
 import { Embedding, Linear } from './linear.ts';
 import { GatedMLP } from './mlp.ts';
 import type { WeightScope } from './module.ts';
@@ -72,7 +72,12 @@ test('attention rotates queries and keys but not values, writes before it reads,
   const config = { nEmbd: 12, nHead: 6, nHeadKv: 2, headDim: 4, rope };
   const step = stepInputs(graph, LIMITS);
   const x = new Embedding(scopeOf(graph), 9, 12).forward(step.tokens);
-  const y = new Attention(scopeOf(graph), config, 7, LIMITS).forward(x, step, 'blk.7');
+  const y = new MultiHeadAttention(scopeOf(graph), config, LIMITS.nCtx).forward(
+    x,
+    step,
+    { layer: 7, limits: LIMITS },
+    'blk.7',
+  );
   assert.deepEqual(y.shape.map(dimMax), [8, 12]);
   const attended = y.inputs[0]!;
   const [q, keys, values, ...rest] = attended.inputs as [Tensor, Tensor, Tensor];

@@ -1,22 +1,45 @@
 // Normalisation layers.
 
 import type { Tensor } from '../graph/tensor.ts';
+import { Module, ONES, ZEROS } from './module.ts';
 import type { WeightScope } from './module.ts';
 
 /** RMSNorm (arXiv:1910.07467). Weight `weight` [nEmbd]. */
-export class RMSNorm {
+export class RMSNorm extends Module {
   readonly #scope: WeightScope;
   readonly #weight: Tensor;
   readonly #eps: number;
 
   constructor(scope: WeightScope, nEmbd: number, eps: number) {
+    super();
     this.#scope = scope;
-    this.#weight = scope.weight('weight', [nEmbd]);
+    this.#weight = scope.weight('weight', [nEmbd], ONES);
     this.#eps = eps;
   }
 
   /** x: f32[rows, nEmbd] → the same shape */
   forward(x: Tensor, name = ''): Tensor {
     return this.#scope.graph.apply('rmsNorm', [x, this.#weight], { eps: this.#eps }, name);
+  }
+}
+
+/** LayerNorm (arXiv:1607.06450). Weights `weight`, `bias` [nEmbd]. */
+export class LayerNorm extends Module {
+  readonly #scope: WeightScope;
+  readonly #weight: Tensor;
+  readonly #bias: Tensor;
+  readonly #eps: number;
+
+  constructor(scope: WeightScope, nEmbd: number, eps: number) {
+    super();
+    this.#scope = scope;
+    this.#weight = scope.weight('weight', [nEmbd], ONES);
+    this.#bias = scope.weight('bias', [nEmbd], ZEROS);
+    this.#eps = eps;
+  }
+
+  /** x: f32[rows, nEmbd] → the same shape */
+  forward(x: Tensor, name = ''): Tensor {
+    return this.#scope.graph.apply('layerNorm', [x, this.#weight, this.#bias], { eps: this.#eps }, name);
   }
 }
