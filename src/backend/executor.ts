@@ -1,5 +1,6 @@
-// The contract between the engine and whatever computes. An executor owns the memory of one program: the engine writes
-// the inputs and row counts, calls `run`, and reads the outputs. Weights stay where the executor put them at creation.
+// The contract between the engine and whatever computes. An executor owns the memory of one or more programs, numbered
+// in the order of their graphs: whoever drives it writes inputs and row counts, calls `run`, and reads the outputs.
+// Weights stay where the executor put them at creation.
 
 import type { DType } from '../base/dtype.ts';
 import { GgufError } from '../base/errors.ts';
@@ -20,14 +21,22 @@ export interface Executor {
   readonly nThreads: number;
   /** Bytes the executor holds: weights, state, work areas. */
   readonly memoryBytes: number;
-  /** The memory of an input leaf, to be written before `run`. The view stays valid until `close`. */
+  /**
+   * The memory of an input leaf, to be written before `run`. The view stays valid until `close`. Where programs have
+   * inputs of one name and different lengths, each reads from the start of the longest.
+   */
   input(name: string): Int32Array;
   /** One element: the present value of a dimension that varies by step. */
   rowCount(name: string): Int32Array;
-  /** Executes one step. Blocks the calling thread; allocates nothing once warm (the reference executor excepted). */
-  run(): void;
+  /** The memory of an F32 state leaf, which lasts over steps; it may be written between them. */
+  state(name: string): Float32Array | Float64Array;
+  /**
+   * Executes one step of a program, the first by default. Blocks the calling thread; allocates nothing once warm (the
+   * reference executor excepted).
+   */
+  run(program?: number): void;
   /** f32[rowsMax, columns] of output `index`: always the same view; rows beyond the row count are stale. */
-  output(index: number): Float32Array;
+  output(index: number, program?: number): Float32Array;
   close(): Promise<void>;
 }
 

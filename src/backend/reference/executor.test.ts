@@ -145,5 +145,5 @@ test('state lasts from step to step', async () => {
 });
 
 test('what it does not know it says', () => {
-  assert.throws(() => evaluateOperation('quantize', [], {}), { code: 'INTERNAL', message: /"quantize"/ });
+  assert.throws(() => evaluateOperation('quantize', [], {}, []), { code: 'INTERNAL', message: /"quantize"/ });
 });

@@ -2,24 +2,15 @@
 // compared with. Operands are dense row-major arrays; `columns` is the size of the last dimension.
 
 import { assert } from '../../base/errors.ts';
-import type { OpName, OpParams } from '../../graph/operations.ts';
+import type { OpParams } from '../../graph/operation.ts';
+import type { OpName } from '../../graph/operations.ts';
+import { TRAINING_EVALUATIONS } from './training-operations.ts';
+import { at, build } from './value.ts';
+import type { Value } from './value.ts';
 
-/** An evaluated tensor. Integers are held as float64, too. */
-export interface Value {
-  readonly data: Float64Array;
-  readonly rows: number;
-  readonly columns: number;
-}
+/** @param shape  of the result */
+export type Evaluate = (inputs: readonly Value[], params: OpParams, shape: readonly number[]) => Value;
 
-export type Evaluate = (inputs: readonly Value[], params: OpParams) => Value;
-
-function build(rows: number, columns: number, element: (row: number, column: number) => number): Value {
-  const data = new Float64Array(rows * columns);
-  for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) data[r * columns + c] = element(r, c);
-  return { data, rows, columns };
-}
-
-const at = (v: Value, row: number, column: number): number => v.data[row * v.columns + column]!;
 /** The row of `b` that meets row `row` of the other operand, when `b` may be a single row. */
 const broadcastRow = (b: Value, row: number): number => (b.rows === 1 ? 0 : row);
 const silu = (x: number): number => x / (1 + Math.exp(-x));
@@ -39,7 +30,12 @@ const rmsNorm: Evaluate = ([x, weight], { eps }) => {
 };
 
 const rope: Evaluate = ([x, positions, angles], params) => {
-  const { headDim, nRot, neox } = params as { headDim: number; nRot: number; neox: number };
+  const {
+    headDim,
+    nRot,
+    neox,
+    inverse = 0,
+  } = params as { headDim: number; nRot: number; neox: number; inverse?: number };
   return build(x!.rows, x!.columns, (r, c) => {
     const i = c % headDim;
     if (i >= nRot) return at(x!, r, c);
@@ -48,7 +44,7 @@ const rope: Evaluate = ([x, positions, angles], params) => {
     const isSecond = neox ? i >= half : i % 2 === 1;
     const partner = neox ? (isSecond ? c - half : c + half) : isSecond ? c - 1 : c + 1;
     const cosine = at(angles!, positions!.data[r]!, 2 * pair);
-    const sine = at(angles!, positions!.data[r]!, 2 * pair + 1);
+    const sine = (inverse ? -1 : 1) * at(angles!, positions!.data[r]!, 2 * pair + 1);
     return at(x!, r, c) * cosine + at(x!, r, partner) * (isSecond ? sine : -sine);
   });
 };
@@ -99,11 +95,20 @@ const EVALUATIONS: Partial<Record<OpName, Evaluate>> = {
   rope,
   kvWrite,
   attention,
+  ...TRAINING_EVALUATIONS,
 };
 
-/** Evaluates one operation in float64. `kvWrite` changes its first operand; all others return fresh memory. */
-export function evaluateOperation(op: OpName, inputs: readonly Value[], params: OpParams): Value {
+/**
+ * Evaluates one operation in float64. Operations that change a state change their first operand; all others return
+ * fresh memory.
+ */
+export function evaluateOperation(
+  op: OpName,
+  inputs: readonly Value[],
+  params: OpParams,
+  shape: readonly number[],
+): Value {
   const evaluate = EVALUATIONS[op];
   assert(evaluate, `the reference executor has no operation "${op}"`);
-  return evaluate(inputs, params);
+  return evaluate(inputs, params, shape);
 }

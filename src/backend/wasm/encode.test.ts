@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { planProgram } from '../../graph/plan.ts';
 import { Graph } from '../../graph/tensor.ts';
-import { encodeProgram } from './encode.ts';
+import { encodePrograms } from './encode.ts';
 import { BARRIER_OFFSET, INPUT_SLOT, OUT_SLOT, PARAM_SLOT, RECORD_BYTES, SLOT_BYTES } from './kernels/kernel.ts';
 import { ROWS_SLOT, SCRATCH_SLOT } from './kernels/kernel.ts';
 import { KERNELS, kernelsOf } from './kernels/table.ts';
@@ -21,13 +21,14 @@ function encode() {
   graph.output(graph.apply('matmul', [normed, table]));
   graph.output(graph.apply('silu', [constant]));
   const program = planProgram(graph);
-  const layout = layOutMemory(program, 2);
-  const kernels = kernelsOf(program);
+  const layout = layOutMemory([program], 2);
+  const kernels = kernelsOf([program]);
   const view = new DataView(new ArrayBuffer(layout.sizeBytes));
-  encodeProgram(program, kernels, layout, view.buffer);
+  encodePrograms([program], kernels, layout, view.buffer);
+  const start = layout.programAddresses[0]!;
   const word = (index: number, slot: number, offset = 0): number =>
-    view.getUint32(layout.programAddress + index * RECORD_BYTES + slot * SLOT_BYTES + offset, true);
-  return { program, layout, kernels, view, word };
+    view.getUint32(start + index * RECORD_BYTES + slot * SLOT_BYTES + offset, true);
+  return { program, start, layout, kernels, view, word };
 }
 
 test('a record names its kernel and whether to wait', () => {
@@ -52,17 +53,17 @@ test('a record holds the addresses of result, operands and scratch', () => {
 });
 
 test('rows are read through an address: of the count that varies, or of the number in the record itself', () => {
-  const { layout, view, word } = encode();
+  const { start, layout, view, word } = encode();
   assert.equal(word(0, ROWS_SLOT), layout.rowCountAddress('nTokens'));
   const fixed = word(3, ROWS_SLOT);
-  assert.ok(fixed >= layout.programAddress + 3 * RECORD_BYTES && fixed < layout.programAddress + 4 * RECORD_BYTES);
+  assert.ok(fixed >= start + 3 * RECORD_BYTES && fixed < start + 4 * RECORD_BYTES);
   assert.equal(view.getInt32(fixed, true), 3);
 });
 
 test('parameters stand in the order in which the kernel declares them, as i32 or f32', () => {
-  const { program, layout, view, word } = encode();
+  const { program, start, view, word } = encode();
   assert.equal(word(1, PARAM_SLOT), 12);
-  assert.equal(view.getFloat32(layout.programAddress + RECORD_BYTES + (PARAM_SLOT + 1) * SLOT_BYTES, true), 0.25);
+  assert.equal(view.getFloat32(start + RECORD_BYTES + (PARAM_SLOT + 1) * SLOT_BYTES, true), 0.25);
   // matmul: nOut, blocks a row, bytes a group, bytes of a row of x.
   assert.equal(program.instructions[2]!.op, 'matmul');
   assert.deepEqual(
@@ -82,7 +83,7 @@ test('types without a kernel are refused by name', () => {
   const graph = new Graph();
   const x = graph.constant('x', [1, 256], () => new Float32Array(256));
   graph.output(graph.apply('matmul', [x, graph.leaf('weight', 'w', 'Q4_K', [8, 256])]));
-  assert.throws(() => kernelsOf(planProgram(graph)), {
+  assert.throws(() => kernelsOf([planProgram(graph)]), {
     code: 'UNSUPPORTED_DTYPE',
     message: /matmul\("x" F32, "w" Q4_K\)/,
   });

@@ -10,6 +10,7 @@ import {
   RECORD_BYTES,
   ROWS_SLOT,
   ROWS_VALUE_SLOT,
+  SCRATCH_BYTES_SLOT,
   SCRATCH_SLOT,
   SLOT_BYTES,
 } from './kernels/kernel.ts';
@@ -19,22 +20,24 @@ import { isPacked } from './memory.ts';
 import type { MemoryLayout } from './memory.ts';
 
 /**
- * Writes all records to `layout.programAddress`.
+ * Writes all records to `layout.programAddresses`.
  * @param kernels  the module's function table
  */
-export function encodeProgram(
-  program: Program,
+export function encodePrograms(
+  programs: readonly Program[],
   kernels: readonly Kernel[],
   layout: MemoryLayout,
   memory: ArrayBufferLike,
 ): void {
   const view = new DataView(memory);
-  program.instructions.forEach((instruction, i) => {
-    const record = layout.programAddress + i * RECORD_BYTES;
-    const kernel = kernelFor(instruction);
-    checkLayouts(instruction);
-    view.setInt32(record, kernels.indexOf(kernel), true);
-    encodeInstruction(instruction, kernel, layout, view, record);
+  programs.forEach(({ instructions }, n) => {
+    instructions.forEach((instruction, i) => {
+      const record = layout.programAddresses[n]! + i * RECORD_BYTES;
+      const kernel = kernelFor(instruction);
+      checkLayouts(instruction);
+      view.setInt32(record, kernels.indexOf(kernel), true);
+      encodeInstruction(instruction, kernel, layout, view, record);
+    });
   });
 }
 
@@ -65,6 +68,7 @@ function encodeInstruction(
   view.setUint32(slot(OUT_SLOT), layout.addressOf(out), true);
   inputs.forEach((input, i) => view.setUint32(slot(INPUT_SLOT + i), layout.addressOf(input), true));
   view.setUint32(slot(SCRATCH_SLOT), layout.scratchAddress, true);
+  view.setInt32(slot(SCRATCH_BYTES_SLOT), layout.scratchBytes, true);
 
   const values = kernel.values(instruction);
   Object.entries(kernel.params).forEach(([name, type], i) => {

@@ -7,18 +7,18 @@ import type { DType } from '../../base/dtype.ts';
 import { SmallMindError, assert } from '../../base/errors.ts';
 import { lower } from '../../graph/lower.ts';
 import { planProgram } from '../../graph/plan.ts';
-import type { Program } from '../../graph/plan.ts';
+import type { Clearing, Program } from '../../graph/plan.ts';
 import type { Graph, Tensor } from '../../graph/tensor.ts';
 import { columnsOf, elementsMax, rowsOf, sizeBytesMax } from '../../graph/tensor.ts';
 import { dequantize } from '../../quant/codecs.ts';
 import { requireFinite } from '../executor.ts';
 import type { Executor, LoadProgress, WeightSource } from '../executor.ts';
-import { encodeProgram } from './encode.ts';
-import { kernelKey } from './kernels/kernel.ts';
+import { encodePrograms } from './encode.ts';
+import { CLEARING, LINE_BYTES, kernelKey } from './kernels/kernel.ts';
 import type { KernelSet, KernelVariant } from './kernels/kernel.ts';
 import { kernelsOf } from './kernels/table.ts';
 import { isBiased } from './kernels/weights.ts';
-import { isPacked, layOutMemory, leafBytes } from './memory.ts';
+import { distinctLeaves, isPacked, layOutMemory, leafBytes } from './memory.ts';
 import type { MemoryLayout } from './memory.ts';
 import { PAGE_BYTES, buildModule } from './module.ts';
 import type { ModuleKind } from './module.ts';
@@ -33,6 +33,8 @@ export interface WasmOptions {
   readonly nThreads: number;
   /** `q8`: integer kernels for quantised weights, activations in 8 bits. `f32`: activations as they are. */
   readonly activations: 'q8' | 'f32';
+  /** For benchmarks: `always` clears every buffer whenever it is handed out. Default `planned`. */
+  readonly clearing?: Clearing;
   readonly onProgress?: LoadProgress;
   /** For tests: this variant in place of the one that the probe chooses for `kernels`. */
   readonly variant?: KernelVariant;
@@ -45,19 +47,19 @@ export class WasmExecutor implements Executor {
   readonly description: string;
   readonly memoryBytes: number;
   readonly nThreads: number;
-  readonly program: Program;
+  readonly programs: readonly Program[];
   readonly #layout: MemoryLayout;
   #memory: WebAssembly.Memory | undefined;
   #model: PoolModel;
 
   private constructor(
-    program: Program,
+    programs: readonly Program[],
     layout: MemoryLayout,
     memory: WebAssembly.Memory,
     model: PoolModel,
     variant: KernelVariant,
   ) {
-    this.program = program;
+    this.programs = programs;
     this.#layout = layout;
     this.#memory = memory;
     this.#model = model;
@@ -71,20 +73,25 @@ export class WasmExecutor implements Executor {
    * @throws {UnsupportedError} for weights without kernels or a machine without SIMD, {SmallMindError} OUT_OF_MEMORY,
    *   {GgufError} for damaged weights
    */
-  static async create(graph: Graph, source: WeightSource, options: WasmOptions): Promise<WasmExecutor> {
+  static async create(
+    graphs: Graph | readonly Graph[],
+    source: WeightSource,
+    options: WasmOptions,
+  ): Promise<WasmExecutor> {
     const variant = options.variant ?? chooseVariant(options.kernels);
     const nThreads = platform.canShareMemory() && platform.canBlock() ? options.nThreads : 1;
     const shared = nThreads > 1;
-    const program = planForWasm(graph, options.activations);
-    const layout = layOutMemory(program, nThreads);
-    const kernels = kernelsOf(program);
+    const all = [graphs].flat();
+    const programs = all.map((graph) => planForWasm(graph, options.activations, options.clearing));
+    const layout = layOutMemory(programs, nThreads);
+    const kernels = kernelsOf(programs);
     const memory = allocate(layout.sizeBytes, shared);
-    encodeProgram(program, kernels, layout, memory.buffer);
+    encodePrograms(programs, kernels, layout, memory.buffer);
     const place = threadPool.reserve(nThreads);
     try {
-      await loadLeaves(graph, program, layout, memory, source, { ...options, biased: isBiased(variant) });
+      await loadLeaves(all, programs, layout, memory, source, { ...options, biased: isBiased(variant) });
       const model = await threadPool.attach(place, await compile({ kernels, variant, shared }), memory);
-      return new WasmExecutor(program, layout, memory, model, variant);
+      return new WasmExecutor(programs, layout, memory, model, variant);
     } catch (error) {
       await threadPool.release(place);
       throw error;
@@ -92,22 +99,43 @@ export class WasmExecutor implements Executor {
   }
 
   input(name: string): Int32Array {
-    const leaf = this.program.leaves.find((l) => l.op === 'input' && l.name === name);
-    assert(leaf, `the program has no input "${name}"`);
+    const leaf = this.#leaf('input', name);
     return new Int32Array(this.#buffer(), this.#layout.leafAddress(leaf), elementsMax(leaf));
+  }
+
+  state(name: string): Float32Array {
+    const leaf = this.#leaf('state', name);
+    assert(leaf.dtype === 'F32', `state "${name}" is ${leaf.dtype}`);
+    return new Float32Array(this.#buffer(), this.#layout.leafAddress(leaf), elementsMax(leaf));
   }
 
   rowCount(name: string): Int32Array {
     return new Int32Array(this.#buffer(), this.#layout.rowCountAddress(name), 1);
   }
 
-  output(index: number): Float32Array {
-    const operand = this.program.outputs[index]!;
+  output(index: number, program = 0): Float32Array {
+    const operand = this.programs[program]!.outputs[index]!;
+    if (operand.region === 'arena') this.#handOut(operand.offsetBytes + operand.sizeBytes);
     return new Float32Array(this.#buffer(), this.#layout.addressOf(operand), elementsMax(operand.tensor));
   }
 
-  run(): void {
-    threadPool.run(this.#model, this.#layout.programAddress, this.program.instructions.length);
+  run(program = 0): void {
+    const { instructions, arenaBytes } = this.programs[program]!;
+    threadPool.run(this.#model, this.#layout.programAddresses[program]!, instructions.length);
+    this.#handOut(arenaBytes);
+  }
+
+  /** Bytes of the arena that were zeroed so far, and those that did not need it because they were new. */
+  clearing(): { bytesCleared: number; bytesSkipped: number } {
+    const lines = new Float64Array(this.#buffer(), CLEARING.clearedLines, 2);
+    return { bytesCleared: LINE_BYTES * lines[0]!, bytesSkipped: LINE_BYTES * lines[1]! };
+  }
+
+  /** For tests: the memory of all intermediates, to be looked at or spoilt between runs. */
+  arena(): Float32Array {
+    const arenaBytes = Math.max(...this.programs.map((p) => p.arenaBytes));
+    this.#handOut(arenaBytes);
+    return new Float32Array(this.#buffer(), this.#layout.arenaAddress, arenaBytes / 4);
   }
 
   async close(): Promise<void> {
@@ -116,6 +144,19 @@ export class WasmExecutor implements Executor {
     await threadPool.release(this.#model);
     // The pool keeps nothing; without these the memory would live as long as this object.
     this.#model = { ...this.#model, exports: { run: refuseClosed }, words: new Int32Array(0) };
+  }
+
+  /** From now on the first `endBytes` of the arena do not count as new: whoever has had them may have written. */
+  #handOut(endBytes: number): void {
+    const { words } = this.#model;
+    const nLines = endBytes / LINE_BYTES;
+    if (words[CLEARING.usedLines / 4]! < nLines) words[CLEARING.usedLines / 4] = nLines;
+  }
+
+  #leaf(op: 'input' | 'state', name: string): Tensor {
+    const leaf = distinctLeaves(this.programs).find((l) => l.op === op && l.name === name);
+    if (!leaf) throw new SmallMindError('INTERNAL', `the program has no ${op} "${name}"`);
+    return leaf;
   }
 
   #buffer(): ArrayBuffer {
@@ -127,9 +168,9 @@ export class WasmExecutor implements Executor {
 const INTEGER_DTYPES: ReadonlySet<DType> = new Set(['Q8_0', 'Q4_0']);
 
 /** The program that the executor makes of a graph. */
-export function planForWasm(graph: Graph, activations: WasmOptions['activations']): Program {
+export function planForWasm(graph: Graph, activations: WasmOptions['activations'], clearing?: Clearing): Program {
   const quantizesActivations = (dtype: DType): boolean => activations === 'q8' && INTEGER_DTYPES.has(dtype);
-  return planProgram(lower(graph, { siluMul: true, quantizesActivations }));
+  return planProgram(lower(graph, { siluMul: true, quantizesActivations }), clearing);
 }
 
 function refuseClosed(): never {
@@ -173,22 +214,23 @@ interface LeafOptions {
 
 /** Fills constants and weights. State and inputs are zero, as new memory is. */
 async function loadLeaves(
-  graph: Graph,
-  program: Program,
+  graphs: readonly Graph[],
+  programs: readonly Program[],
   layout: MemoryLayout,
   memory: WebAssembly.Memory,
   source: WeightSource,
   options: LeafOptions,
 ): Promise<void> {
-  const weights = program.leaves.filter((l) => l.op === 'weight');
+  const leaves = distinctLeaves(programs);
+  const weights = leaves.filter((l) => l.op === 'weight');
   const totalBytes = weights.reduce((sum, l) => sum + sizeBytesMax(l), 0);
   let doneBytes = 0;
   options.onProgress?.(0, totalBytes);
   // A matrix of fewer than eight rows still needs room for a whole group.
   const staging = new Uint8Array(Math.max(Math.min(totalBytes, STAGING_BYTES), ...weights.map(groupBytes)));
-  for (const leaf of program.leaves) {
+  for (const leaf of leaves) {
     const address = layout.leafAddress(leaf);
-    if (leaf.op === 'constant') new Float32Array(memory.buffer, address).set(graph.constants.get(leaf.name)!);
+    if (leaf.op === 'constant') new Float32Array(memory.buffer, address).set(constantOf(graphs, leaf.name));
     if (leaf.op !== 'weight') continue;
     const target = new Uint8Array(memory.buffer, address, leafBytes(leaf));
     await loadWeight(leaf, target, source, staging, options.biased, (bytes) => {
@@ -196,6 +238,12 @@ async function loadLeaves(
       options.onProgress?.(doneBytes, totalBytes);
     });
   }
+}
+
+function constantOf(graphs: readonly Graph[], name: string): Float32Array {
+  const values = graphs.map((g) => g.constants.get(name)).find((v) => v !== undefined);
+  assert(values, `constant "${name}" has no values`);
+  return values;
 }
 
 /** Bytes of eight rows of a matrix as the file stores them; of a whole vector. */

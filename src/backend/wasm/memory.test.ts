@@ -5,8 +5,9 @@ import { test } from 'node:test';
 import type { DType } from '../../base/dtype.ts';
 import { planProgram } from '../../graph/plan.ts';
 import { Graph, sizeBytesMax } from '../../graph/tensor.ts';
-import { RECORD_BYTES, SCRATCH_BYTES } from './kernels/kernel.ts';
-import { ABORT_ADDRESS, layOutMemory, leafBytes } from './memory.ts';
+import type { Tensor } from '../../graph/tensor.ts';
+import { CLEARING, RECORD_BYTES } from './kernels/kernel.ts';
+import { layOutMemory, leafBytes } from './memory.ts';
 
 /** A program with a leaf in every region. */
 function sample(nKvRow = 64, nVocab = 9) {
@@ -29,11 +30,11 @@ function sample(nKvRow = 64, nVocab = 9) {
 test('control words, counts, records, scratch, leaves and arena lie apart, on cache lines', () => {
   const program = sample();
   const nThreads = 3;
-  const layout = layOutMemory(program, nThreads);
+  const layout = layOutMemory([program], nThreads);
   const ranges: [start: number, bytes: number, what: string][] = [
-    [0, ABORT_ADDRESS + 4, 'control words'],
-    [layout.programAddress, program.instructions.length * RECORD_BYTES, 'records'],
-    [layout.scratchAddress, nThreads * SCRATCH_BYTES, 'scratch'],
+    [0, CLEARING.skippedLines + 8, 'control words'],
+    [layout.programAddresses[0]!, program.instructions.length * RECORD_BYTES, 'records'],
+    [layout.scratchAddress, nThreads * layout.scratchBytes, 'scratch'],
   ];
   for (const leaf of program.leaves) ranges.push([layout.leafAddress(leaf), leafBytes(leaf), leaf.name]);
   const arena = program.instructions.map((i) => i.out).filter((o) => o.region === 'arena');
@@ -52,7 +53,7 @@ test('control words, counts, records, scratch, leaves and arena lie apart, on ca
 
 test('the result of a write into state is the state', () => {
   const program = sample();
-  const layout = layOutMemory(program, 1);
+  const layout = layOutMemory([program], 1);
   const cache = program.leaves.find((l) => l.name === 'cache')!;
   assert.equal(layout.addressOf(program.outputs[1]!), layout.leafAddress(cache));
 });
@@ -71,16 +72,33 @@ test('matrices take whole groups of eight rows, vectors are kept as f32', () => 
 
 test('what needs more than 4 GiB is refused, with what it needs and what helps', () => {
   const nRow = 2 ** 25;
-  assert.throws(() => layOutMemory(sample(nRow), 1), {
+  assert.throws(() => layOutMemory([sample(nRow)], 1), {
     name: 'UnsupportedError',
     code: 'UNSUPPORTED_FEATURE',
     message: /needs 4\.0 GiB.*smaller context/,
   });
-  assert.ok(layOutMemory(sample(nRow - 1024), 1).sizeBytes < 2 ** 32);
+  assert.ok(layOutMemory([sample(nRow - 1024)], 1).sizeBytes < 2 ** 32);
 });
 
 test('names that are not in the program are our own mistake', () => {
-  const layout = layOutMemory(sample(), 1);
+  const layout = layOutMemory([sample()], 1);
   assert.throws(() => layout.rowCountAddress('nothing'), { code: 'INTERNAL' });
   assert.throws(() => layout.leafAddress(new Graph().leaf('weight', 'other', 'F32', [2])), { code: 'INTERNAL' });
+});
+
+test('programs share leaves of the same name; of inputs the longest has the room', () => {
+  const program = (nRow: number, nState = 16) => {
+    const graph = new Graph();
+    const ids = graph.leaf('input', 'ids', 'I32', [nRow]);
+    graph.output(graph.apply('gatherRows', [graph.leaf('state', 's', 'F32', [2, nState / 2]), ids]));
+    return planProgram(graph);
+  };
+  const layout = layOutMemory([program(3), program(100), program(5)], 1);
+  const [ids, state] = program(3).leaves as [Tensor, Tensor];
+  assert.ok(layout.arenaAddress - layout.leafAddress(ids) >= 400);
+  assert.ok(layout.leafAddress(state) >= layout.arenaAddress + 100 * 8 * 4);
+  assert.throws(() => layOutMemory([program(3), program(3, 32)], 1), {
+    code: 'INTERNAL',
+    message: /"s" has another size/,
+  });
 });

@@ -1,5 +1,6 @@
-// The layout of a model's memory, decided once from the program: control words, row counts, records, inputs, scratch,
-// arena, constants, weights, state. Everything has its address before the memory is made.
+// The layout of a model's memory, decided once from its programs: control words, row counts, records, scratch, inputs,
+// arena, constants, weights, state. Programs share one arena, and leaves of the same name. Everything has its address
+// before the memory is made.
 
 import { BLOCK_FORMATS } from '../../base/dtype.ts';
 import type { DType } from '../../base/dtype.ts';
@@ -7,14 +8,16 @@ import { UnsupportedError, assert } from '../../base/errors.ts';
 import type { Operand, Program } from '../../graph/plan.ts';
 import type { Tensor } from '../../graph/tensor.ts';
 import { columnsOf, elementsMax, rowsOf, sizeBytesMax } from '../../graph/tensor.ts';
-import { RECORD_BYTES, SCRATCH_BYTES } from './kernels/kernel.ts';
+import { RECORD_BYTES, SCRATCH_BYTES_MIN } from './kernels/kernel.ts';
+import { kernelFor } from './kernels/table.ts';
 
 /** Control words, a cache line each, from address 0 on. */
 export const COUNT_ADDRESS = 0;
 export const PHASE_ADDRESS = 64;
 export const SLEEPERS_ADDRESS = 128;
 export const ABORT_ADDRESS = 192;
-const ROW_COUNTS_ADDRESS = 256;
+// 256: what the clear kernel knows and counts (CLEARING in kernels/kernel.ts).
+const ROW_COUNTS_ADDRESS = 320;
 const ROW_COUNT_MAX = 64;
 
 const ALIGNMENT_BYTES = 64;
@@ -22,8 +25,13 @@ const MEMORY_BYTES_MAX = 2 ** 32;
 
 export interface MemoryLayout {
   readonly sizeBytes: number;
-  readonly programAddress: number;
+  /** Of each program's records. */
+  readonly programAddresses: readonly number[];
   readonly scratchAddress: number;
+  /** Scratch of each thread. */
+  readonly scratchBytes: number;
+  /** Of the memory of all intermediates, as long as the largest program wants it. */
+  readonly arenaAddress: number;
   /** Address of an operand: a leaf's, or the arena's plus its offset. */
   addressOf(operand: Operand): number;
   leafAddress(leaf: Tensor): number;
@@ -45,21 +53,23 @@ export function leafBytes(leaf: Tensor): number {
 /**
  * @throws {UnsupportedError} UNSUPPORTED_FEATURE when more than 4 GB would be needed
  */
-export function layOutMemory(program: Program, nThreads: number): MemoryLayout {
+export function layOutMemory(programs: readonly Program[], nThreads: number): MemoryLayout {
   let next = ROW_COUNTS_ADDRESS + 4 * ROW_COUNT_MAX;
   const reserve = (sizeBytes: number): number => {
     const address = next;
     next = Math.ceil((next + sizeBytes) / ALIGNMENT_BYTES) * ALIGNMENT_BYTES;
     return address;
   };
-  const programAddress = reserve(program.instructions.length * RECORD_BYTES);
-  const scratchAddress = reserve(nThreads * SCRATCH_BYTES);
-  const leaves = new Map<Tensor, number>();
+  const programAddresses = programs.map((p) => reserve(p.instructions.length * RECORD_BYTES));
+  const scratchBytes = scratchBytesOf(programs);
+  const scratchAddress = reserve(nThreads * scratchBytes);
+  const leaves = new Map<string, number>();
+  const distinct = distinctLeaves(programs);
   const place = (op: Tensor['op']): void => {
-    for (const leaf of program.leaves) if (leaf.op === op) leaves.set(leaf, reserve(leafBytes(leaf)));
+    for (const leaf of distinct) if (leaf.op === op) leaves.set(leafKey(leaf), reserve(leafBytes(leaf)));
   };
   place('input');
-  const arenaAddress = reserve(program.arenaBytes);
+  const arenaAddress = reserve(Math.max(...programs.map((p) => p.arenaBytes)));
   for (const op of ['constant', 'weight', 'state'] as const) place(op);
   if (next > MEMORY_BYTES_MAX) {
     throw new UnsupportedError(
@@ -70,18 +80,20 @@ export function layOutMemory(program: Program, nThreads: number): MemoryLayout {
     );
   }
 
-  const rowCounts = rowCountNames(program);
+  const rowCounts = rowCountNames(programs);
   const leafAddress = (leaf: Tensor): number => {
-    const address = leaves.get(leaf);
+    const address = leaves.get(leafKey(leaf));
     assert(address !== undefined, `leaf "${leaf.name}" has no address`);
     return address;
   };
   return {
     sizeBytes: next,
-    programAddress,
+    programAddresses,
     scratchAddress,
+    scratchBytes,
+    arenaAddress,
     leafAddress,
-    addressOf: (o) => (o.region === 'arena' ? arenaAddress + o.offsetBytes : leafAddress(o.tensor)),
+    addressOf: (o) => o.offsetBytes + (o.region === 'arena' ? arenaAddress : leafAddress(o.base)),
     rowCountAddress(name) {
       const index = rowCounts.indexOf(name);
       assert(index >= 0, `no dimension is called "${name}"`);
@@ -90,9 +102,35 @@ export function layOutMemory(program: Program, nThreads: number): MemoryLayout {
   };
 }
 
-function rowCountNames(program: Program): string[] {
+/**
+ * The programs' leaves, those of the same name once. Programs may have inputs of different lengths: the longest counts,
+ * and each finds its own at the start of it.
+ */
+export function distinctLeaves(programs: readonly Program[]): Tensor[] {
+  const byKey = new Map<string, Tensor>();
+  for (const leaf of programs.flatMap((p) => p.leaves)) {
+    const known = byKey.get(leafKey(leaf)) ?? leaf;
+    const isSame = sizeBytesMax(leaf) === sizeBytesMax(known);
+    assert(isSame || leaf.op === 'input', `${leaf.op} "${leaf.name}" has another size in another program`);
+    byKey.set(leafKey(leaf), sizeBytesMax(leaf) > sizeBytesMax(known) ? leaf : known);
+  }
+  return [...byKey.values()];
+}
+
+const leafKey = (leaf: Tensor): string => `${leaf.op} ${leaf.name}`;
+
+/** The most that any instruction asks for, in whole cache lines. */
+function scratchBytesOf(programs: readonly Program[]): number {
+  const instructions = programs.flatMap((p) => p.instructions);
+  const wanted = instructions.map((i) => kernelFor(i).scratchBytes?.(i) ?? 0);
+  const most = wanted.reduce((a, b) => Math.max(a, b), SCRATCH_BYTES_MIN);
+  return Math.ceil(most / ALIGNMENT_BYTES) * ALIGNMENT_BYTES;
+}
+
+function rowCountNames(programs: readonly Program[]): string[] {
   const names = new Set<string>();
-  for (const { shape } of program.leaves) for (const dim of shape) if (typeof dim !== 'number') names.add(dim.name);
+  const leaves = programs.flatMap((p) => p.leaves);
+  for (const { shape } of leaves) for (const dim of shape) if (typeof dim !== 'number') names.add(dim.name);
   assert(names.size <= ROW_COUNT_MAX, 'too many varying dimensions');
   return [...names];
 }

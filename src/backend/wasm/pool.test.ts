@@ -45,7 +45,7 @@ for (const nThreads of [3, 7]) {
     const nAdds = 3;
     const executor = await create(nThreads, nAdds);
     assert.equal(executor.nThreads, nThreads);
-    assert.equal(executor.program.instructions.filter((i) => i.barrier).length, 2 * nAdds);
+    assert.equal(executor.programs[0]!.instructions.filter((i) => i.barrier).length, 2 * nAdds);
     executor.input('ids').set([4, 3, 2, 1, 0]);
     const out = executor.output(0);
     for (let run = 0; run < 2000; run++) {

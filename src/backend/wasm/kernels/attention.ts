@@ -236,8 +236,8 @@ const attention = (type: CacheType): Kernel => ({
   op: 'attention',
   dtypes: [type],
   params: { nHead: 'i32', headsPerKv: 'i32', headDim: 'i32', kvColumns: 'i32', nBlockPerSeq: 'i32', scale: 'f32' },
-  values({ out, inputs }: Instruction) {
-    const { nHead, nHeadKv, headDim, blockSize, scale } = out.tensor.params as Record<string, number>;
+  values({ params, inputs }: Instruction) {
+    const { nHead, nHeadKv, headDim, blockSize, scale } = params as Record<string, number>;
     assert(blockSize === BLOCK, `attention kernels work on blocks of ${BLOCK} positions, not ${blockSize}`);
     requireWholeVectors(headDim!);
     return {

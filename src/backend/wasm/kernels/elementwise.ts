@@ -5,7 +5,7 @@ import { columnsOf } from '../../../graph/tensor.ts';
 import type { Expr, Local } from '../emit/expression.ts';
 import type { FunctionBuilder } from '../emit/function-builder.ts';
 import { f32x4, i32, ptr, v128 } from '../emit/operations.ts';
-import { siluInto } from './floats.ts';
+import { geluInto, geluSigmoidInto, siluInto, sigmoidInto, splatF32 } from './floats.ts';
 import { addressAt } from './kernel.ts';
 import type { Kernel, KernelBody } from './kernel.ts';
 
@@ -15,6 +15,26 @@ type ElementFunction = (f: FunctionBuilder, target: Local<'v128'>, a: Local<'v12
 const siluMul: ElementFunction = (f, target, a, b) => {
   siluInto(f, target, a);
   target.set(f32x4.mul(target, b));
+};
+
+/** a · σ(b) · (1 + b · (1 − σ(b))) */
+const siluGradient: ElementFunction = (f, target, a, b) => {
+  // Beyond ±88 the slope is 0 or 1; what is next to nothing is no number to multiply large ones by.
+  const x = f.let('x', f32x4.pmax(f32x4.pmin(b, splatF32(88)), splatF32(-88)));
+  const rest = sigmoidInto(f, target, x);
+  const slope = f32x4.add(splatF32(1), f32x4.mul(x, rest));
+  target.set(f32x4.mul(a, f32x4.mul(target, slope)));
+};
+
+/** With s = σ(2u(x)), GELU is x·s and its slope s + x · s · (1 − s) · 2u′(x). */
+const geluGradient: ElementFunction = (f, target, a, b) => {
+  // Beyond ±20 the slope is 0 or 1; x³ would overflow.
+  const x = f.let('x', f32x4.pmax(f32x4.pmin(b, splatF32(20)), splatF32(-20)));
+  const rest = geluSigmoidInto(f, target, x);
+  const scale = Math.sqrt(8 / Math.PI);
+  const slope = f32x4.add(splatF32(scale), f32x4.mul(splatF32(3 * 0.044715 * scale), f32x4.mul(x, x)));
+  const bend = f32x4.mul(f32x4.mul(x, slope), f32x4.mul(target, rest));
+  target.set(f32x4.mul(a, f32x4.add(target, bend)));
 };
 
 function elementwise(op: Kernel['op'], nOperands: 1 | 2, element: ElementFunction): Kernel {
@@ -83,4 +103,8 @@ export const ELEMENTWISE_KERNELS: readonly Kernel[] = [
   elementwise('mul', 2, (_f, target, a, b) => target.set(f32x4.mul(a, b))),
   elementwise('silu', 1, (f, target, a) => siluInto(f, target, a)),
   elementwise('siluMul', 2, siluMul),
+  elementwise('gelu', 1, (f, target, a) => geluInto(f, target, a)),
+  elementwise('siluGradient', 2, siluGradient),
+  elementwise('geluGradient', 2, geluGradient),
+  elementwise('accumulateGradient', 2, (_f, target, a, b) => target.set(f32x4.add(a, b))),
 ];

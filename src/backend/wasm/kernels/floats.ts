@@ -3,7 +3,7 @@
 
 import type { Expr, Local } from '../emit/expression.ts';
 import type { FunctionBuilder } from '../emit/function-builder.ts';
-import { f32, f32x4, i16x8, i32x4, i8x16, v128 } from '../emit/operations.ts';
+import { f32, f32x4, f64x2, i16x8, i32x4, i8x16, v128 } from '../emit/operations.ts';
 import type { KernelVariant } from './kernel.ts';
 
 type Vector = Expr<'v128'>;
@@ -78,6 +78,60 @@ export function expInto(f: FunctionBuilder, target: Local<'v128'>, x: Vector): v
   target.set(splatF32(coefficients[0]!));
   for (const c of coefficients.slice(1)) target.set(f32x4.add(f32x4.mul(target, r), splatF32(c)));
   target.set(i32x4.add(target, i32x4.shl(i32x4.trunc_sat_f32x4_s(n), 23)));
+}
+
+/** σ(x) = 1 / (1 + e^−x) on four lanes. @returns 1 − σ while `target` keeps σ, exact to a few ulp where it is small */
+export function sigmoidInto(f: FunctionBuilder, target: Local<'v128'>, x: Vector): Vector {
+  expInto(f, target, f32x4.pmin(f32x4.neg(x), splatF32(88)));
+  return sigmoidOfExp(f, target);
+}
+
+function sigmoidOfExp(f: FunctionBuilder, target: Local<'v128'>): Vector {
+  const exp = f.let('sigmoidExp', target);
+  target.set(f32x4.div(splatF32(1), f32x4.add(exp, splatF32(1))));
+  return f32x4.mul(exp, target);
+}
+
+/**
+ * σ(2u), 2u = √(8/π) · (x + 0.044715 x³), on four lanes: GELU in GPT-2's form is x times this. The argument is computed
+ * in f64 and its rounding to f32 made good afterwards: e^ would magnify it. Returns 1 − σ as `sigmoidInto` does.
+ */
+export function geluSigmoidInto(f: FunctionBuilder, target: Local<'v128'>, x: Local<'v128'>): Vector {
+  const [argument, error] = geluArgument(f, x);
+  expInto(f, target, f32x4.pmin(argument, splatF32(88)));
+  target.set(f32x4.add(target, f32x4.mul(target, error)));
+  return sigmoidOfExp(f, target);
+}
+
+/** −2u as f32, and what f32 lost of it. Beyond ±20 nothing changes any more, so x is clamped there. */
+function geluArgument(f: FunctionBuilder, x: Local<'v128'>): readonly [Local<'v128'>, Local<'v128'>] {
+  const clamped = f.let('clamped', f32x4.pmax(f32x4.pmin(x, splatF32(20)), splatF32(-20)));
+  const rounded = f.local('v128', 'rounded');
+  const lost = f.local('v128', 'lost');
+  const half = (wide: Vector): readonly [Vector, Vector] => {
+    const a = f.let('a', wide);
+    const cubic = f64x2.add(f64x2.const(1, 1), f64x2.mul(f64x2.const(0.044715, 0.044715), f64x2.mul(a, a)));
+    const scale = -Math.sqrt(8 / Math.PI);
+    const exact = f.let('exact', f64x2.mul(f64x2.mul(f64x2.const(scale, scale), a), cubic));
+    const near = f.let('near', f32x4.demote_f64x2_zero(exact));
+    return [near, f32x4.demote_f64x2_zero(f64x2.sub(exact, f64x2.promote_low_f32x4(near)))];
+  };
+  const low = half(f64x2.promote_low_f32x4(clamped));
+  rounded.set(low[0]);
+  lost.set(low[1]);
+  const upper = i8x16.shuffle(clamped, clamped, [8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7]);
+  const high = half(f64x2.promote_low_f32x4(upper));
+  const join = [0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23];
+  rounded.set(i8x16.shuffle(rounded, high[0], join));
+  lost.set(i8x16.shuffle(lost, high[1], join));
+  return [rounded, lost];
+}
+
+/** GELU in GPT-2's tanh form on four lanes. */
+export function geluInto(f: FunctionBuilder, target: Local<'v128'>, x: Local<'v128'>): void {
+  geluSigmoidInto(f, target, x);
+  // Below −20 as at −20, where the result is next to nothing.
+  target.set(f32x4.mul(f32x4.pmax(x, splatF32(-20)), target));
 }
 
 /** x · sigmoid(x) on four lanes. */

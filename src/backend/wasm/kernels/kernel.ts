@@ -34,14 +34,26 @@ export const ROWS_SLOT = 1;
 export const OUT_SLOT = 2;
 /** Slots 3..8: addresses of up to six operands. */
 export const INPUT_SLOT = 3;
-/** Slot 9: address of this program's scratch, `SCRATCH_BYTES` a thread. */
+/** Slot 9: address of the threads' scratch. */
 export const SCRATCH_SLOT = 9;
 export const PARAM_SLOT = 10;
+/** Slot 30: i32 bytes of scratch that each thread has. */
+export const SCRATCH_BYTES_SLOT = 30;
 /** Last slot: the row count itself, for instructions whose rows do not vary. */
 export const ROWS_VALUE_SLOT = 31;
 
-/** Private working memory of a thread, in bytes: one block of attention scores and room for a tile's tail. */
-export const SCRATCH_BYTES = 256;
+/** Unit in which the arena is cleared: buffers are whole cache lines. */
+export const LINE_BYTES = 64;
+
+/**
+ * Addresses of what the clear kernel goes by and counts, among the control words (memory.ts): i32 lines from the
+ * arena's start that have been handed out before this run, by any program or to the caller; f64 lines zeroed so far,
+ * and f64 lines left alone because they were new, hence zero.
+ */
+export const CLEARING = { usedLines: 256, clearedLines: 264, skippedLines: 272 };
+
+/** Scratch that every thread has at least: one block of attention scores, with room to spare. */
+export const SCRATCH_BYTES_MIN = 256;
 
 export const KERNEL_TYPE = funcType({ params: { rec: 'ptr', thread: 'i32', nThreads: 'i32' }, results: [] });
 
@@ -54,6 +66,8 @@ export interface Kernel {
   readonly params: Readonly<Record<string, 'i32' | 'f32'>>;
   /** Their values for an instruction. */
   values(instruction: Instruction): Readonly<Record<string, number>>;
+  /** Private memory that a thread needs for an instruction, where `SCRATCH_BYTES_MIN` may be too little. */
+  scratchBytes?(instruction: Instruction): number;
   build(body: KernelBody): void;
 }
 
@@ -105,7 +119,8 @@ export class KernelBody {
 
   /** A local with the address of this thread's scratch. */
   scratch(): Local<'ptr'> {
-    const offset = ptr.fromI32(i32.mul(this.thread, SCRATCH_BYTES));
+    const bytes = i32.load(this.#rec, SCRATCH_BYTES_SLOT * SLOT_BYTES);
+    const offset = ptr.fromI32(i32.mul(this.thread, bytes));
     return this.f.let('scratch', ptr.add(ptr.load(this.#rec, SCRATCH_SLOT * SLOT_BYTES), offset));
   }
 

@@ -1,10 +1,10 @@
 // Kernels that work row by row: RMSNorm, rotary positions, gathering of rows, quantisation of activations, clearing.
 
 import { Q8A_BLOCK_BYTES, columnsOf } from '../../../graph/tensor.ts';
-import type { Local } from '../emit/expression.ts';
-import { f32, f32x4, i16x8, i32, i32x4, i8x16, memory, ptr, v128 } from '../emit/operations.ts';
+import type { Expr, Local } from '../emit/expression.ts';
+import { f32, f32x4, f64, i16x8, i32, i32x4, i8x16, memory, ptr, v128 } from '../emit/operations.ts';
 import { maxMagnitude, splatF32, sumLanes, sumLanesI32 } from './floats.ts';
-import { addressAt } from './kernel.ts';
+import { CLEARING, LINE_BYTES, addressAt } from './kernel.ts';
 import type { Kernel, KernelBody } from './kernel.ts';
 
 /** Calls `body` with the address offset of each row of this thread's share. */
@@ -18,7 +18,7 @@ const rmsNorm: Kernel = {
   op: 'rmsNorm',
   dtypes: [],
   params: { columns: 'i32', eps: 'f32' },
-  values: ({ out }) => ({ columns: columnsOf(out.tensor), eps: out.tensor.params['eps']! }),
+  values: ({ out, params }) => ({ columns: columnsOf(out.tensor), eps: params['eps']! }),
   build(k) {
     const { f } = k;
     const out = k.out();
@@ -81,12 +81,13 @@ const rmsNorm: Kernel = {
 const rope: Kernel = {
   op: 'rope',
   dtypes: [],
-  params: { columns: 'i32', headDim: 'i32', nRot: 'i32', neox: 'i32' },
-  values: ({ out }) => ({
+  params: { columns: 'i32', headDim: 'i32', nRot: 'i32', neox: 'i32', inverse: 'i32' },
+  values: ({ out, params }) => ({
     columns: columnsOf(out.tensor),
-    headDim: out.tensor.params['headDim']!,
-    nRot: out.tensor.params['nRot']!,
-    neox: out.tensor.params['neox']!,
+    headDim: params['headDim']!,
+    nRot: params['nRot']!,
+    neox: params['neox']!,
+    inverse: params['inverse'] ?? 0,
   }),
   build(k) {
     const { f } = k;
@@ -102,6 +103,7 @@ const rope: Kernel = {
     const { from, to } = k.share(i32.mul(rows, nHead));
     // Distance of a pair's elements and of neighbouring pairs, in bytes: (2i, 2i+1) or (i, i + nRot/2).
     const isNeox = k.param('neox');
+    const inverse = k.param('inverse');
     const partner = f.let(
       'partner',
       ptr.fromI32(i32.shl(i32.add(i32.mul(isNeox, i32.sub(i32.shr_u(nRot, 1), 1)), 1), 2)),
@@ -128,6 +130,7 @@ const rope: Kernel = {
         b!.set(f32.load(ptr.add(px, partner)));
         cosine!.set(f32.load(pa));
         sine!.set(f32.load(pa, 4));
+        f.if(inverse, () => sine!.set(f32.neg(sine!)));
         f32.store(po, f32.sub(f32.mul(a!, cosine!), f32.mul(b!, sine!)));
         f32.store(ptr.add(po, partner), f32.add(f32.mul(b!, cosine!), f32.mul(a!, sine!)));
         px.set(ptr.add(px, stride));
@@ -202,15 +205,39 @@ const quantize: Kernel = {
   },
 };
 
+/**
+ * Zeroes what is not new of a buffer. Nothing above the lines that were handed out before, in this program
+ * (`nUsedLines`) or outside of it, has ever been written.
+ */
 const clear: Kernel = {
   op: 'clear',
   dtypes: [],
-  params: { nLines: 'i32' },
-  values: ({ out }) => ({ nLines: out.sizeBytes / 64 }),
+  params: { firstLine: 'i32', nLines: 'i32', nUsedLines: 'i32' },
+  values: ({ out, params }) => ({
+    firstLine: out.offsetBytes / LINE_BYTES,
+    nLines: out.sizeBytes / LINE_BYTES,
+    nUsedLines: params['usedBytes']! / LINE_BYTES,
+  }),
   build(k) {
+    const { f } = k;
     const out = k.out();
-    const { from, to } = k.share(k.param('nLines'));
-    memory.fill(addressAt(out, from, 64), 0, ptr.shl(ptr.fromI32(i32.sub(to, from)), 6));
+    const nLines = k.param('nLines');
+    const nUsed = k.param('nUsedLines');
+    const nUsedBefore = f.let('nUsedBefore', i32.load(ptr.const(CLEARING.usedLines)));
+    f.if(i32.gt_s(nUsedBefore, nUsed), () => nUsed.set(nUsedBefore));
+    const nStale = f.let('nStale', i32.sub(nUsed, k.param('firstLine')));
+    f.if(i32.lt_s(nStale, 0), () => nStale.set(0));
+    f.if(i32.gt_s(nStale, nLines), () => nStale.set(nLines));
+    const { from, to } = k.share(nStale);
+    memory.fill(addressAt(out, from, LINE_BYTES), 0, ptr.mul(ptr.fromI32(i32.sub(to, from)), LINE_BYTES));
+    const count = (address: number, n: Expr<'i32'>): void => {
+      const at = ptr.const(address);
+      f64.store(at, f64.add(f64.load(at), f64.convert_i32_s(n)));
+    };
+    f.if(i32.eqz(k.thread), () => {
+      count(CLEARING.clearedLines, nStale);
+      count(CLEARING.skippedLines, i32.sub(nLines, nStale));
+    });
   },
 };
 

@@ -5,6 +5,11 @@ import type { Instruction, Program } from '../../../graph/plan.ts';
 import type { TensorDType } from '../../../graph/tensor.ts';
 import { ATTENTION_KERNELS } from './attention.ts';
 import { ELEMENTWISE_KERNELS } from './elementwise.ts';
+import { GEMM_KERNELS } from './gemm.ts';
+import { HEAD_KERNELS } from './heads.ts';
+import { LOSS_KERNELS } from './training/loss.ts';
+import { NORM_KERNELS } from './norms.ts';
+import { OPTIMIZER_KERNELS } from './training/optimizer.ts';
 import { kernelKey } from './kernel.ts';
 import type { Kernel } from './kernel.ts';
 import { MATMUL_KERNELS } from './matmul.ts';
@@ -15,6 +20,11 @@ export const KERNELS: readonly Kernel[] = [
   ...ROW_KERNELS,
   ...MATMUL_KERNELS,
   ...ATTENTION_KERNELS,
+  ...GEMM_KERNELS,
+  ...HEAD_KERNELS,
+  ...NORM_KERNELS,
+  ...LOSS_KERNELS,
+  ...OPTIMIZER_KERNELS,
 ];
 
 const BY_KEY = new Map(KERNELS.map((kernel) => [kernelKey(kernel.op, kernel.dtypes), kernel]));
@@ -34,9 +44,9 @@ export function kernelFor({ op, inputs }: Pick<Instruction, 'op' | 'inputs'>): K
   );
 }
 
-/** The kernels that a program needs, each once: its module holds no others. */
-export function kernelsOf(program: Program): Kernel[] {
-  return [...new Set(program.instructions.map(kernelFor))];
+/** The kernels that programs need, each once: their module holds no others. */
+export function kernelsOf(programs: readonly Program[]): Kernel[] {
+  return [...new Set(programs.flatMap((p) => p.instructions.map(kernelFor)))];
 }
 
 /** The operand types that an operation has several kernels for. */
