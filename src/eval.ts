@@ -1,0 +1,52 @@
+// The public API of evaluation: how well a model predicts a text.
+
+import type { ByteSource } from './base/byte-source.ts';
+import { measurePerplexity } from './eval/perplexity.ts';
+import type { PerplexityResult } from './eval/perplexity.ts';
+import { LocalModel } from './local-model.ts';
+import { requireText, resolveLoadOptions } from './options.ts';
+import type { LoadOptions, ModelSource } from './options.ts';
+import { describeSource, openSource } from './source.ts';
+
+export type { PerplexityResult } from './eval/perplexity.ts';
+
+export interface EvaluationOptions extends Omit<LoadOptions, 'thread' | 'parallel' | 'onProgress' | 'nCtx'> {
+  /** Tokens of a window. Default: as trained, at most 512. */
+  nCtx?: number;
+  /** Called before each window with the tokens done, and all. */
+  onProgress?: (nDone: number, nTokens: number) => void;
+}
+
+export interface EvaluationResult extends PerplexityResult {
+  readonly nCtx: number;
+  /** What computed, in words. */
+  readonly executor: string;
+}
+
+const N_CTX_DEFAULT_MAX = 512;
+
+/**
+ * Loads a model, measures its perplexity on a text, and closes it. It computes on the calling thread, which each step
+ * blocks. `measurePerplexity` in eval/ says what exactly counts.
+ * @throws what `loadModel` throws, and {OptionError} for a text with nothing to predict
+ */
+export async function evaluatePerplexity(
+  source: ModelSource,
+  text: string,
+  options: EvaluationOptions = {},
+): Promise<EvaluationResult> {
+  const { onProgress, signal, ...loadOptions } = options;
+  const resolved = resolveLoadOptions(loadOptions);
+  requireText('text', text);
+  const posted = describeSource(source);
+  const opened = await openSource(posted, posted.kind === 'remote' ? (source as ByteSource) : undefined);
+  const model = await LocalModel.load(opened, resolved, { isAborted: () => signal?.aborted ?? false });
+  try {
+    const nCtx = options.nCtx ?? Math.min(model.info.nCtx, N_CTX_DEFAULT_MAX);
+    const scored = { tokenizer: model.tokenizer, logits: (tokens: readonly number[]) => model.logits(tokens, true) };
+    const result = await measurePerplexity(scored, text, { nCtx, onProgress, signal });
+    return { ...result, nCtx, executor: model.info.executor };
+  } finally {
+    await model.close();
+  }
+}

@@ -1,0 +1,81 @@
+// The public API of training: texts in, a run of steps out, and what it learnt as a checkpoint or as a GGUF file.
+// Files, progress and the clock are the caller's.
+
+import type { Executor } from './backend/executor.ts';
+import { ReferenceExecutor } from './backend/reference/executor.ts';
+import { WasmExecutor } from './backend/wasm/executor.ts';
+import { assert } from './base/errors.ts';
+import type { Graph } from './graph/tensor.ts';
+import { defaultThreadCount } from './local-model.ts';
+import { resolveLoadOptions } from './options.ts';
+import type { Kernels } from './options.ts';
+import type { Checkpoint } from './training/checkpoint.ts';
+import { prepareCorpus } from './training/corpus.ts';
+import type { NamedText } from './training/data.ts';
+import { batchShapeOf, modelConfigOf, resolveTrainingOptions, resumeTrainingOptions } from './training/options.ts';
+import type { TrainingOptions } from './training/options.ts';
+import { TrainingRun } from './training/run.ts';
+import { buildTrainingPrograms } from './training/trainer.ts';
+
+export { SmallMindError, OptionError } from './base/errors.ts';
+export { decodeCheckpoint, encodeCheckpoint } from './training/checkpoint.ts';
+export type { Checkpoint } from './training/checkpoint.ts';
+export { EXPORT_TYPES, exportGguf } from './training/export.ts';
+export type { ExportOptions, ExportType, ExportedModel } from './training/export.ts';
+export { drawLossCurve } from './training/loss-curve.ts';
+export type { CurvePoint, CurveSeries } from './training/loss-curve.ts';
+export { resolveTrainingOptions } from './training/options.ts';
+export type { ResolvedTrainingOptions, TrainingOptions } from './training/options.ts';
+export type { EvaluatingEvent, StepEvent, TrainingEvent } from './training/run.ts';
+export { TrainingRun } from './training/run.ts';
+export type { NamedText } from './training/data.ts';
+
+/** How a run is opened, beside what it is. None of these changes a number of the run in `strict`. */
+export interface TrainingSetup {
+  /** Goes on where this was saved. Then the options given must be those of the checkpoint. */
+  readonly checkpoint?: Checkpoint;
+  /** Texts for validation, in place of the last part of the training texts. */
+  readonly validationTexts?: readonly NamedText[];
+  /** Threads that compute, 1..64. Default: the machine's physical cores, at most 8. */
+  readonly threads?: number;
+  /** Kernel set. `strict` gives the same bits on every machine and with any number of threads. Default `auto`. */
+  readonly kernels?: Kernels;
+}
+
+/**
+ * Prepares a training run on texts: learns the vocabulary, encodes the texts, builds the model. It blocks the calling
+ * thread for each step.
+ * @throws {OptionError} for a bad option, empty or too short texts, options or data that are not the checkpoint's;
+ *   {SmallMindError} OUT_OF_MEMORY; {UnsupportedError} for a machine without SIMD
+ * @example
+ * await using run = await openTraining([{ name: 'stories', text }], { nSteps: 500 });
+ * for (const event of run.events()) if (event.kind === 'step') console.log(event.step, event.loss);
+ * const { bytes } = exportGguf(run.checkpoint(), { type: 'Q8_0' });
+ */
+export async function openTraining(
+  texts: readonly NamedText[],
+  options: TrainingOptions = {},
+  setup: TrainingSetup = {},
+): Promise<TrainingRun> {
+  const { checkpoint, validationTexts } = setup;
+  const { threads, kernels } = resolveLoadOptions({ threads: setup.threads, kernels: setup.kernels });
+  const resolved = checkpoint ? resumeTrainingOptions(checkpoint.options, options) : resolveTrainingOptions(options);
+  const corpus = prepareCorpus(texts, resolved, { validationTexts, vocabulary: checkpoint?.vocabulary });
+  const config = modelConfigOf(resolved, corpus.vocabulary.tokens.length);
+  const programs = buildTrainingPrograms(config, batchShapeOf(resolved));
+  const executor = await createExecutor(programs.graphs, kernels, threads ?? defaultThreadCount());
+  try {
+    const run = new TrainingRun(programs, executor, corpus, resolved);
+    if (checkpoint) run.restore(checkpoint);
+    return run;
+  } catch (error) {
+    await executor.close();
+    throw error;
+  }
+}
+
+async function createExecutor(graphs: readonly Graph[], kernels: Kernels, nThreads: number): Promise<Executor> {
+  const source = { read: async (name: string) => assert(false, `a training program has the weight "${name}"`) };
+  if (kernels === 'reference') return ReferenceExecutor.create(graphs, source);
+  return WasmExecutor.create(graphs, source, { kernels, nThreads, activations: 'f32' });
+}
