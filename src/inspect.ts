@@ -135,8 +135,8 @@ function planMemory(gguf: Gguf, options: ResolvedLoadOptions): Pick<ModelFileInf
   try {
     const { graph, limits, nThreads } = prepareModel(gguf, options);
     const program = planForWasm(graph, options.activations);
-    kernelsOf(program);
-    const totalBytes = layOutMemory(program, nThreads).sizeBytes;
+    kernelsOf([program]);
+    const totalBytes = layOutMemory([program], nThreads).sizeBytes;
     const weightsBytes = bytesOf(program, 'weight');
     const kvBytes = bytesOf(program, 'state');
     const constantsBytes = bytesOf(program, 'constant');

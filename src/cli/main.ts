@@ -25,6 +25,18 @@ const COMMANDS: Readonly<Record<string, { summary: string; load(): Promise<Defin
     summary: 'show what a model file holds and needs',
     load: async () => (await import('./inspect.ts')).defineInspect,
   },
+  train: {
+    summary: 'train a model on text files',
+    load: async () => (await import('./train.ts')).defineTrain,
+  },
+  export: {
+    summary: 'write a trained model as a GGUF file',
+    load: async () => (await import('./export.ts')).defineExport,
+  },
+  perplexity: {
+    summary: 'measure how well a model predicts a text',
+    load: async () => (await import('./perplexity.ts')).definePerplexity,
+  },
   doctor: {
     summary: 'show what this machine offers, and test it',
     load: async () => (await import('./doctor.ts')).defineDoctor,
@@ -35,6 +47,9 @@ const EXAMPLES = `
 Examples:
   smallmind run model.gguf -p "Once upon a time"
   smallmind inspect model.gguf
+  smallmind train --data stories.txt --out run
+  smallmind export run -o model.gguf
+  smallmind perplexity model.gguf text.txt
   smallmind doctor`;
 
 const { version } = createRequire(import.meta.url)('smallmind/package.json') as { version: string };
