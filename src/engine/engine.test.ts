@@ -50,6 +50,10 @@ class ScriptedExecutor implements Executor {
     return this.#counts[name as 'nTokens' | 'nOutputs'];
   }
 
+  state(): Float32Array {
+    return this.#logits;
+  }
+
   output(): Float32Array {
     return this.#logits;
   }

@@ -24,7 +24,7 @@ const PROGRAM = `
   run(20_000);
   // Compiling a function late costs some kilobytes once; what a call allocates shows in every round.
   let least = Infinity;
-  for (let round = 0; round < 3; round++) {
+  for (let round = 0; round < 12; round++) {
     gc();
     const before = process.memoryUsage().heapUsed;
     run(${CALLS});

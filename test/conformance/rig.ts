@@ -12,6 +12,7 @@ import type { KernelVariant } from '../../src/backend/wasm/kernels/kernel.ts';
 import { chooseVariant, probeRelaxedDot } from '../../src/backend/wasm/probe.ts';
 import type { DType } from '../../src/base/dtype.ts';
 import { Random } from '../../src/base/random.ts';
+import { writeModeOf } from '../../src/graph/operations.ts';
 import { Graph, columnsOf, dimMax, rowsOf } from '../../src/graph/tensor.ts';
 import type { Dim, RowCount, Tensor } from '../../src/graph/tensor.ts';
 import { quantize } from '../../src/quant/codecs.ts';
@@ -48,6 +49,7 @@ export class Rig {
   readonly graph = new Graph();
   readonly checks: Check[] = [];
   readonly inputs = new Map<string, ArrayLike<number>>();
+  readonly states = new Map<string, Float32Array>();
   readonly #bytes = new Map<string, Uint8Array>();
   readonly #random = new Random(20260);
   readonly #seesQuantized: boolean;
@@ -77,6 +79,13 @@ export class Rig {
 
   constant(shape: readonly number[], values = this.numbers(shape.reduce((n, d) => n * d, 1))): Tensor {
     return this.graph.constant(`constant.${this.#nLeaf++}`, shape, () => values);
+  }
+
+  /** f32 values that operations may change; every step begins with these. */
+  state(shape: readonly number[], values = this.numbers(shape.reduce((n, d) => n * d, 1))): Tensor {
+    const name = `state.${this.#nLeaf++}`;
+    this.states.set(name, values);
+    return this.graph.leaf('state', name, 'F32', shape);
   }
 
   /** i32 values: a vector, or rows of `nColumns`. `rows` may vary by step; the values are those of the most rows. */
@@ -167,12 +176,17 @@ export function fillInputs(rig: Rig, executor: Executor): void {
   for (const [name, values] of rig.inputs) executor.input(name).set(values);
 }
 
-/** Runs one step and returns all outputs, whole. */
+/** Whether the result is memory of its own, not that of a state. */
+const isComputed = ({ op }: Tensor): boolean => ['store', 'inPlace', 'accumulate'].includes(writeModeOf(op));
+
+/** Runs one step, in memory that is full of NaN, and returns all outputs, whole. */
 export function runStep(rig: Rig, executor: Executor, counts: Counts): Float32Array[] {
   for (const [name, count] of Object.entries(counts)) executor.rowCount(name)[0] = count;
+  if (executor instanceof WasmExecutor) executor.arena().fill(NaN);
   rig.checks.forEach(({ tensor }, i) => {
-    if (tensor.inputs.length > 0) executor.output(i).fill(STALE);
+    if (isComputed(tensor)) executor.output(i).fill(STALE);
   });
+  for (const [name, values] of rig.states) executor.state(name).set(values);
   executor.run();
   return rig.checks.map((_, i) => executor.output(i).slice());
 }
