@@ -18,7 +18,15 @@ export const IMPORT_TABLE = {
   graph: ['base'],
   backend: ['base', 'quant', 'graph'],
   // The oracle shares no lowering and no planning with what it judges.
-  'backend/reference': ['base', 'quant', 'graph/tensor.ts', 'graph/operations.ts', 'backend/executor.ts'],
+  'backend/reference': [
+    'base',
+    'quant',
+    'graph/tensor.ts',
+    'graph/operation.ts',
+    'graph/operations.ts',
+    'graph/operations-training.ts',
+    'backend/executor.ts',
+  ],
   // The code generator knows no operation of the graph; kernels know neither threads nor memory.
   'backend/wasm/emit': ['base'],
   'backend/wasm/kernels': ['base', 'quant', 'graph', 'backend/wasm/emit'],
