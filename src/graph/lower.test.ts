@@ -33,6 +33,35 @@ test('silu(a) · b becomes one operation that keeps the name of the product', ()
   );
 });
 
+test('matmul and embed of what is no weight, and so not packed, become the operations on plain matrices', () => {
+  const { graph, a } = start();
+  const state = graph.leaf('state', 's', 'F32', [100]);
+  const view = graph.apply('view', [state], { offset: 16, rows: 2, columns: 32 });
+  const ids = graph.leaf('input', 'ids', 'I32', [3]);
+  const weight = graph.leaf('weight', 'w', 'F32', [2, 32]);
+  for (const table of [view, weight]) {
+    graph.output(graph.apply('matmul', [a, table], {}, 'y'));
+    graph.output(graph.apply('embed', [table, ids], {}, 'rows'));
+  }
+  const lowered = lower(graph, PLAIN);
+  assert.deepEqual(
+    lowered.outputs.map(({ op, name, shape }) => [op, name, ...shape]),
+    [
+      ['matmulNT', 'y', 2, 2],
+      ['gatherRows', 'rows', 3, 32],
+      ['matmul', 'y', 2, 2],
+      ['embed', 'rows', 3, 32],
+    ],
+  );
+});
+
+test('what lasts over steps is changed though nothing reads it', () => {
+  const { graph, a } = start();
+  graph.apply('accumulateGradient', [graph.leaf('state', 's', 'F32', [2, 32]), graph.apply('silu', [a])]);
+  graph.apply('silu', [a]);
+  assert.deepEqual(opsOf(lower(graph, PLAIN)), ['silu', 'accumulateGradient']);
+});
+
 test('nothing is fused where the backend has no fused operation', () => {
   const { graph, a, b } = start();
   graph.output(graph.apply('mul', [graph.apply('silu', [a]), b]));

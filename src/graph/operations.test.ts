@@ -42,6 +42,20 @@ test('results have the shapes and types of the table', () => {
   assert.deepEqual(shapeOf('rope', [f32(ROWS, 32), i32(ROWS), f32(99, 6)], rope), ['F32', ROWS, 32]);
   assert.deepEqual(shapeOf('kvWrite', [state(16), f32(ROWS, 16), i32(ROWS)]), ['F16', 64, 16]);
   assert.deepEqual(shapeOf('attention', attentionOperands(), HEADS), ['F32', ROWS, 32]);
+  assert.deepEqual(shapeOf('view', [f32(99)], { offset: 16, rows: 3, columns: 5 }), ['F32', 3, 5]);
+  assert.deepEqual(shapeOf('view', [f32(99)], { offset: 16, rows: 0, columns: 5 }), ['F32', 5]);
+  const heads = { nSeq: 2, nHead: 3, headDim: 4, column: 1 };
+  assert.deepEqual(shapeOf('splitHeads', [f32(10, 13)], heads), ['F32', 2, 3, 5, 4]);
+  assert.deepEqual(shapeOf('mergeHeads', [f32(2, 3, 5, 4)], { nSeq: 2, columns: 13, column: 1 }), ['F32', 10, 13]);
+  assert.deepEqual(shapeOf('matmulNT', [f32(2, 4, 5, 6), f32(2, 2, 7, 6)], { group: 2 }), ['F32', 2, 4, 5, 7]);
+  assert.deepEqual(shapeOf('matmulNN', [f32(2, 4, 5, 6), f32(2, 2, 6, 7)], { group: 2 }), ['F32', 2, 4, 5, 7]);
+  assert.deepEqual(shapeOf('matmulTN', [f32(2, 4, 5, 6), f32(2, 4, 5, 7)], { group: 2 }), ['F32', 2, 2, 6, 7]);
+  assert.deepEqual(shapeOf('weightedSum', [f32(2, 4, 5, 6), f32(2, 2, 6, 7)], { group: 2 }), ['F32', 2, 4, 5, 7]);
+  assert.deepEqual(shapeOf('crossEntropy', [f32(9, 5), i32(9)], { ignore: -1 }), ['F32', 9]);
+  assert.deepEqual(shapeOf('meanLoss', [f32(9), i32(9)], { ignore: -1 }), ['F32', 1]);
+  assert.deepEqual(shapeOf('embedGradient', [f32(9, 5), i32(9)], { nRows: 7 }), ['F32', 7, 5]);
+  assert.deepEqual(shapeOf('sumRows', [f32(9, 5)]), ['F32', 5]);
+  assert.deepEqual(shapeOf('sumSquares', [f32(9)]), ['F32', 64]);
 });
 
 test('a shape error names the operation, its operands and the rule', () => {
@@ -79,6 +93,21 @@ const MISTAKES: readonly [OpName, () => Tensor[], RegExp, OpParams?][] = [
   ['attention', () => [f32(ROWS, 32), state(8), ...attentionOperands().slice(2)], /keys have nHeadKv/, HEADS],
   ['attention', attentionOperands, /heads must divide|keys have/, { ...HEADS, nHeadKv: 3 }],
   ['quantize', () => [f32(9, 48)], /multiple of 32/],
+  ['layerNorm', () => [f32(9, 4), f32(4), f32(9, 4)], /weight and bias are one row/, { eps: 0 }],
+  ['layerNorm', () => [f32(9, 4), f32(4), f32(4)], /eps/, { eps: -1 }],
+  ['splitHeads', () => [f32(9, 12)], /multiple of nSeq/, { nSeq: 2, nHead: 3, headDim: 4, column: 0 }],
+  ['splitHeads', () => [f32(9, 12)], /within the columns/, { nSeq: 3, nHead: 3, headDim: 4, column: 1 }],
+  ['mergeHeads', () => [f32(2, 3, 5, 4)], /must fit/, { nSeq: 2, columns: 12, column: 1 }],
+  ['matmulNT', () => [f32(3, 4), f32(3, 5)], /inner sizes/],
+  ['matmulNN', () => [f32(3, 4), f32(3, 4)], /inner sizes/],
+  ['matmulTN', () => [f32(3, 4), f32(4, 4)], /inner sizes/],
+  ['matmulNT', () => [f32(2, 4, 3, 5), f32(2, 2, 3, 5)], /batches must match/],
+  ['weightedSum', () => [f32(2, 4, 3, 5), f32(2, 2, 5, 3)], /batches must match/, { group: 4 }],
+  ['dropout', () => [f32(3, 4), i32(3)], /i32\[4\]/, { p: 0.5, stream: 0 }],
+  ['dropout', () => [f32(3, 4), i32(4)], /above 0/, { p: 0, stream: 0 }],
+  ['crossEntropy', () => [f32(3, 4), i32(4)], /targets/, { ignore: -1 }],
+  ['crossEntropy', () => [f32(3, 4), f32(3)], /targets/, { ignore: -1 }],
+  ['accumulateGradient', () => [f32(3, 4), f32(4)], /same number of elements/],
 ];
 
 for (const [op, operands, rule, params] of MISTAKES) {

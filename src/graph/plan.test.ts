@@ -295,6 +295,31 @@ test('a write into state handles the rows it is given, and readers of the state 
   assert.equal(read!.barrier, true);
 });
 
+test('readers of all that the optimiser changes wait for it, and it for them', () => {
+  const graph = new Graph();
+  const state = (name: string): Tensor => graph.leaf('state', name, 'F32', [64]);
+  const names = ['parameters', 'moment1', 'moment2', 'gradients'];
+  const read = (): void => names.forEach((name) => graph.output(graph.apply('sumSquares', [state(name)])));
+  const squares = graph.apply('sumSquares', [state('other')]);
+  graph.output(squares);
+  read();
+  const hyper = graph.leaf('input', 'hyper', 'F32', [8]);
+  graph.apply('adamW', [...names.map(state), squares, hyper], { nDecayed: 0 });
+  for (const name of names) {
+    graph.output(graph.apply('sumSquares', [state(name)]));
+    graph.apply('adamW', [...names.map(state), squares, hyper], { nDecayed: 0 });
+  }
+  const barriers = planProgram(graph).instructions.map((i) => [i.op, i.barrier]);
+  assert.deepEqual(
+    barriers.slice(0, 5),
+    Array.from({ length: 5 }, () => ['sumSquares', false]),
+  );
+  assert.deepEqual(
+    barriers.slice(5).map(([, barrier]) => barrier),
+    Array.from({ length: 9 }, () => true),
+  );
+});
+
 test('explain shows every buffer with its place, lifetime, writer and why it is cleared or not', () => {
   const graph = new Graph();
   const ids = graph.leaf('input', 'ids', 'I32', [2]);

@@ -254,16 +254,18 @@ class Hazards {
   #writes: Operand[] = [];
 
   /** Whether the instruction must wait for what came before; then counts it in. */
-  step({ out, inputs }: Pick<Instruction, 'out' | 'inputs'>): boolean {
+  step({ op, out, inputs }: Pick<Instruction, 'op' | 'out' | 'inputs'>): boolean {
+    // What changes a state may change all that it is given: the optimiser's moments and gradients.
+    const changed = writeModeOf(op) === 'stateful' ? [out, ...inputs.filter((i) => i.region === 'state')] : [out];
     const readsWritten = inputs.some((i) => this.#writes.some((w) => overlap(i, w)));
-    const overwrites = [...this.#reads, ...this.#writes].some((o) => overlap(out, o));
+    const overwrites = [...this.#reads, ...this.#writes].some((o) => changed.some((c) => overlap(c, o)));
     const barrier = readsWritten || overwrites;
     if (barrier) {
       this.#reads = [];
       this.#writes = [];
     }
     this.#reads.push(...inputs.filter((i) => i.region === 'arena' || i.region === 'state'));
-    this.#writes.push(out);
+    this.#writes.push(...changed);
     return barrier;
   }
 }
