@@ -8,8 +8,8 @@ import type { LoweringRules } from './lower.ts';
 import { Graph } from './tensor.ts';
 import type { Tensor } from './tensor.ts';
 
-const PLAIN: LoweringRules = { siluMul: false, quantizesActivations: () => false };
-const FUSING: LoweringRules = { ...PLAIN, siluMul: true };
+const PLAIN: LoweringRules = { siluMul: false, matmulAdd: false, quantizesActivations: () => false };
+const FUSING: LoweringRules = { ...PLAIN, siluMul: true, matmulAdd: true };
 const QUANTIZING: LoweringRules = { ...PLAIN, quantizesActivations: (dtype) => dtype === 'Q8_0' };
 
 const opsOf = (graph: Graph): string[] => graph.nodes.filter((n) => n.inputs.length > 0).map((n) => n.op);
@@ -66,6 +66,43 @@ test('nothing is fused where the backend has no fused operation', () => {
   const { graph, a, b } = start();
   graph.output(graph.apply('mul', [graph.apply('silu', [a]), b]));
   assert.deepEqual(opsOf(lower(graph, PLAIN)), ['silu', 'mul']);
+});
+
+test('a matmul of packed weights takes in the bias and the residual stream that are added to it alone', () => {
+  const { graph, a, b } = start();
+  const w = graph.leaf('weight', 'w', 'F32', [32, 32]);
+  const bias = graph.leaf('weight', 'bias', 'F32', [32]);
+  const biased = graph.apply('add', [graph.apply('matmul', [a, w]), bias]);
+  const first = graph.apply('add', [biased, b], {}, 'first');
+  // The stream is on the left here, and stays it: only the fused operand goes.
+  const second = graph.apply('add', [first, graph.apply('matmul', [first, w])], {}, 'second');
+  const third = graph.apply('add', [second, graph.apply('silu', [second])], {}, 'third');
+  graph.output(third);
+  const lowered = lower(graph, FUSING);
+  assert.deepEqual(
+    lowered.nodes.filter((n) => n.inputs.length > 0).map((n) => [n.op, n.name, ...n.inputs.map((t) => t.name)]),
+    [
+      ['matmul', 'first', 'a', 'w', 'bias', 'b'],
+      ['matmul', 'second', 'first', 'w', 'first'],
+      ['silu', lowered.nodes.at(-2)!.name, 'second'],
+      ['add', 'third', 'second', lowered.nodes.at(-2)!.name],
+    ],
+  );
+  assert.deepEqual(opsOf(lower(graph, PLAIN)), ['matmul', 'add', 'add', 'matmul', 'add', 'silu', 'add']);
+});
+
+test('a matmul that is read twice, or is an output, or adds more than two stays as it is', () => {
+  const { graph, a, b } = start();
+  const w = graph.leaf('weight', 'w', 'F32', [32, 32]);
+  const shared = graph.apply('matmul', [a, w]);
+  graph.output(graph.apply('add', [shared, shared]));
+  const wanted = graph.apply('matmul', [b, w]);
+  graph.output(wanted);
+  graph.output(graph.apply('add', [wanted, a]));
+  let sum = graph.apply('matmul', [a, w]);
+  for (let i = 0; i < 3; i++) sum = graph.apply('add', [sum, b]);
+  graph.output(sum);
+  assert.deepEqual(opsOf(lower(graph, FUSING)), ['matmul', 'add', 'matmul', 'add', 'matmul', 'add']);
 });
 
 test('a silu that is read twice, or is an output, or is the second operand stays', () => {

@@ -10,6 +10,8 @@ import type { Tensor } from './tensor.ts';
 export interface LoweringRules {
   /** Has a fused silu(a)·b. */
   readonly siluMul: boolean;
+  /** Its matmul of packed weights adds a bias or a residual stream to what it stores. */
+  readonly matmulAdd: boolean;
   /** Wants the activations of a matmul with weights of this type quantised to 8 bits. */
   quantizesActivations(weights: DType): boolean;
 }
@@ -19,13 +21,13 @@ export function lower(graph: Graph, rules: LoweringRules): Graph {
   const nUses = countUses(graph);
   const lowered = new Graph();
   for (const [name, values] of graph.constants) lowered.constants.set(name, values);
+  const fusions = findFusions(graph, nUses, rules);
   const image = new Map<Tensor, Tensor>();
   const quantized = new Map<Tensor, Tensor>();
   const at = (t: Tensor): Tensor => image.get(t)!;
 
   for (const node of graph.nodes) {
-    if (isFusedAway(node, graph, nUses, rules)) continue;
-    image.set(node, rewrite(node));
+    if (isLive(node, nUses) && !fusions.absorbed.has(node)) image.set(node, rewrite(node));
   }
   for (const output of graph.outputs) lowered.output(at(output));
   return lowered;
@@ -33,14 +35,16 @@ export function lower(graph: Graph, rules: LoweringRules): Graph {
   function rewrite(node: Tensor): Tensor {
     const { op, inputs, params, name } = node;
     if (inputs.length === 0) return lowered.leaf(op as 'weight', name, node.dtype as DType, node.shape);
-    if (op === 'mul' && rules.siluMul && inputs[0]!.op === 'silu' && nUses.get(inputs[0]!) === 1) {
-      return lowered.apply('siluMul', [at(inputs[0]!.inputs[0]!), at(inputs[1]!)], {}, name);
+    const fused = fusions.heads.get(node);
+    if (fused?.op === 'siluMul') return lowered.apply('siluMul', fused.inputs.map(at), {}, name);
+    if (fused) {
+      const [x, weight, ...addends] = fused.inputs as [Tensor, Tensor, ...Tensor[]];
+      return lowered.apply('matmul', [activation(x, weight), at(weight), ...addends.map(at)], {}, name);
     }
     // Only weights are packed; plain matrices have kernels of their own.
+    if (op === 'matmul') return lowered.apply('matmulNT', inputs.map(at), {}, name);
     const isPlain = inputs.every((t) => t.op !== 'weight');
-    if (op === 'matmul' && isPlain) return lowered.apply('matmulNT', inputs.map(at), {}, name);
     if (op === 'embed' && isPlain) return lowered.apply('gatherRows', inputs.map(at), {}, name);
-    if (op === 'matmul') return lowered.apply('matmul', [activation(inputs[0]!, inputs[1]!), at(inputs[1]!)], {}, name);
     return lowered.append({ op, inputs: inputs.map(at), params, shape: node.shape, dtype: node.dtype, name });
   }
 
@@ -56,27 +60,63 @@ export function lower(graph: Graph, rules: LoweringRules): Graph {
   }
 }
 
+/** An operation that computes a node and what the node alone reads. */
+interface Fused {
+  readonly op: 'siluMul' | 'matmul';
+  readonly inputs: readonly Tensor[];
+}
+
+interface Fusions {
+  /** The last node of each, with what takes its place. */
+  readonly heads: ReadonlyMap<Tensor, Fused>;
+  /** The other nodes, which have no image of their own. */
+  readonly absorbed: ReadonlySet<Tensor>;
+}
+
+function findFusions(graph: Graph, nUses: ReadonlyMap<Tensor, number>, rules: LoweringRules): Fusions {
+  const heads = new Map<Tensor, Fused>();
+  const absorbed = new Set<Tensor>();
+  const absorb = (head: Tensor, part: Tensor, fused: Fused): void => {
+    heads.set(head, fused);
+    heads.delete(part);
+    absorbed.add(part);
+  };
+  for (const node of graph.nodes) {
+    if (!isLive(node, nUses)) continue;
+    const { op, inputs } = node;
+    const isMatmul = op === 'matmul' && inputs[1]!.op === 'weight';
+    if (isMatmul) heads.set(node, { op: 'matmul', inputs });
+    const part = inputs.find((t) => nUses.get(t) === 1 && isAbsorbed(node, t, heads.get(t), rules));
+    if (!part) continue;
+    const others = inputs.filter((t) => t !== part);
+    if (op === 'mul') absorb(node, part, { op: 'siluMul', inputs: [part.inputs[0]!, ...others] });
+    else absorb(node, part, { op: 'matmul', inputs: [...heads.get(part)!.inputs, ...others] });
+  }
+  return { heads, absorbed };
+}
+
+/** Whether `node` becomes one operation with its operand `part`, which it alone reads. */
+function isAbsorbed(node: Tensor, part: Tensor, fused: Fused | undefined, rules: LoweringRules): boolean {
+  if (node.op === 'mul') return rules.siluMul && part.op === 'silu' && node.inputs[0] === part;
+  return node.op === 'add' && rules.matmulAdd && fused?.op === 'matmul' && fused.inputs.length < 4 && !isRow(part);
+}
+
+const isRow = (t: Tensor): boolean => t.shape.length === 1;
+
 /** Whether it changes memory that lasts over steps: such nodes live without a reader. */
 function hasEffect({ op }: Tensor): boolean {
   const write = writeModeOf(op);
   return write === 'stateful' || write === 'accumulateKeep';
 }
 
+const isLive = (node: Tensor, nUses: ReadonlyMap<Tensor, number>): boolean =>
+  (nUses.get(node) ?? 0) > 0 || hasEffect(node);
+
+/** How often each node's value is read, by outputs too; what nothing reads counts for nothing. */
 function countUses(graph: Graph): Map<Tensor, number> {
   const nUses = new Map<Tensor, number>();
-  for (const node of [...graph.nodes].reverse()) {
-    const isLive = graph.outputs.includes(node) || (nUses.get(node) ?? 0) > 0 || hasEffect(node);
-    if (!isLive) continue;
-    for (const input of node.inputs) nUses.set(input, (nUses.get(input) ?? 0) + 1);
-  }
-  for (const output of graph.outputs) nUses.set(output, (nUses.get(output) ?? 0) + 1);
+  const read = (t: Tensor): void => void nUses.set(t, (nUses.get(t) ?? 0) + 1);
+  graph.outputs.forEach(read);
+  for (const node of [...graph.nodes].reverse()) if (isLive(node, nUses)) node.inputs.forEach(read);
   return nUses;
-}
-
-/** Dead nodes, and a silu that its only reader, a mul, takes in. */
-function isFusedAway(node: Tensor, graph: Graph, nUses: Map<Tensor, number>, rules: LoweringRules): boolean {
-  if (!nUses.get(node)) return !hasEffect(node);
-  if (node.op !== 'silu' || !rules.siluMul || nUses.get(node) !== 1) return false;
-  const reader = graph.nodes.find((n) => n.inputs.includes(node) && (nUses.has(n) || hasEffect(n)));
-  return reader?.op === 'mul' && reader.inputs[0] === node;
 }

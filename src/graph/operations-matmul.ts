@@ -2,6 +2,7 @@
 // dimensions, named after which operand is transposed. With `group` g, batch i of the larger operand meets batch i/g of
 // the smaller one: query heads that share a key head.
 
+import { assert } from '../base/errors.ts';
 import type { Operation, OpParams } from './operation.ts';
 import { expect, operands } from './operation.ts';
 import type { Shape, Tensor } from './tensor.ts';
@@ -9,6 +10,7 @@ import { columnsOf, dimMax, elementsMax, rowsOf } from './tensor.ts';
 
 const rowCount = (t: Tensor): number => dimMax(t.shape.at(-2)!);
 const batchCount = (t: Tensor): number => elementsMax(t) / (rowCount(t) * columnsOf(t));
+const isRow = (t: Tensor): boolean => t.shape.length === 1;
 const groupOf = (params: OpParams): number => params['group'] ?? 1;
 
 function checkInner(op: string, inputs: readonly Tensor[], innerA: number, innerB: number): void {
@@ -23,13 +25,22 @@ function shapeLike(a: Tensor, rows: number, columns: number): Shape {
 export type MatmulOp = 'matmul' | 'matmulNT' | 'matmulNN' | 'matmulTN' | 'weightedSum';
 
 export const MATMUL_OPERATIONS: Readonly<Record<MatmulOp, Operation>> = {
-  /** y = x · Wᵀ, x [rows, nIn], W [nOut, nIn]. */
+  /**
+   * y = x · Wᵀ, x [rows, nIn], W [nOut, nIn], plus up to two further operands, in their order: each a row f32[nOut], a
+   * bias, or of the result's shape, the residual stream. Layers give none; lowering puts them in.
+   */
   matmul: {
     write: 'store',
     infer(inputs) {
-      const [x, w] = operands(inputs, 2, 'matmul') as [Tensor, Tensor];
+      const [x, w, ...addends] = inputs as [Tensor, Tensor, ...Tensor[]];
+      assert(inputs.length >= 2 && inputs.length <= 4, `matmul takes 2 to 4 operands, got ${inputs.length}`);
       expect(w.shape.length === 2 && columnsOf(x) === columnsOf(w), 'matmul', inputs, 'inner sizes must be equal');
-      return { shape: [rowsOf(x), w.shape[0]!] };
+      const shape = [rowsOf(x), w.shape[0]!];
+      for (const addend of addends) {
+        const fits = columnsOf(addend) === dimMax(shape[1]!) && (isRow(addend) || rowsOf(addend) === shape[0]);
+        expect(fits, 'matmul', inputs, 'what is added must be a row or have the shape of the result');
+      }
+      return { shape };
     },
     gradient: (g, { inputs }, dOut) => [
       g.apply('matmulNN', [dOut, inputs[1]!]),

@@ -82,7 +82,9 @@ interface Planned {
 /** Random graphs, planned as they are and lowered. */
 const planned: fc.Arbitrary<Planned> = fc.tuple(steps, fc.boolean()).map(([choices, isLowered]) => {
   const built = buildGraph(choices);
-  const graph = isLowered ? lower(built, { siluMul: true, quantizesActivations: (d) => d === 'Q8_0' }) : built;
+  const graph = isLowered
+    ? lower(built, { siluMul: true, matmulAdd: true, quantizesActivations: (d) => d === 'Q8_0' })
+    : built;
   // A counterexample is told by its choices: printing graphs, whose nodes hold their operands, would never end.
   const toString = (): string => `${isLowered ? 'lowered' : 'as it is'}: ${JSON.stringify(choices)}`;
   return { graph, program: planProgram(graph), [fc.toStringMethod]: toString };

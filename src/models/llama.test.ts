@@ -115,7 +115,9 @@ test('heads of another size than nEmbd / nHead', async () => {
 test('the arena is far smaller than what is computed, and does not grow with the layers', async () => {
   const plan = async (nLayer: number) => {
     const graph = defineModel(await read({ nLayer })).buildGraph(LIMITS);
-    const program = planProgram(lower(graph, { siluMul: true, quantizesActivations: (d) => d === 'Q8_0' }));
+    const program = planProgram(
+      lower(graph, { siluMul: true, matmulAdd: true, quantizesActivations: (d) => d === 'Q8_0' }),
+    );
     return { program, buffers: program.buffers.reduce((n, b) => n + b.sizeBytes, 0) };
   };
   const [four, eight] = [await plan(4), await plan(8)];
@@ -129,7 +131,7 @@ test('the arena is far smaller than what is computed, and does not grow with the
 
 test('lowering fuses each gate and quantises each operand once', async () => {
   const graph = defineModel(await read()).buildGraph(LIMITS);
-  const lowered = lower(graph, { siluMul: true, quantizesActivations: (d) => d === 'Q8_0' });
+  const lowered = lower(graph, { siluMul: true, matmulAdd: true, quantizesActivations: (d) => d === 'Q8_0' });
   assert.equal(countOf(lowered, 'siluMul'), 4);
   assert.equal(countOf(lowered, 'silu') + countOf(lowered, 'mul'), 0);
   // A layer: for q, k and v together, for the attention's output, for gate and up together, for down. Then the logits.

@@ -6,6 +6,7 @@ import { after, before, test } from 'node:test';
 import { BLOCK_FORMATS } from '../../src/base/dtype.ts';
 import type { DType } from '../../src/base/dtype.ts';
 import { ReferenceExecutor } from '../../src/backend/reference/executor.ts';
+import type { Tensor } from '../../src/graph/tensor.ts';
 import { Rig, conform, holdThreads, rowCount, runStep } from './rig.ts';
 
 let release: () => Promise<void>;
@@ -69,6 +70,29 @@ for (const dtype of DTYPES) {
     { steps: STEPS },
   );
 }
+
+conform(
+  'a bias and a residual stream are added to the product, each alone and one after the other',
+  (rig) => {
+    const rows = rowCount(13);
+    for (const nOut of N_OUT) {
+      const x = rig.activations(rows, 64);
+      const [bias, stream] = [rig.constant([nOut]), rig.constant([13, nOut])];
+      const product = (): Tensor => rig.graph.apply('matmul', [x, rig.weight('Q8_0', [nOut, 64])]);
+      const ids = rig.ids([...Array(13).keys()], rows);
+      const rowsOf = (t: Tensor): Tensor => rig.graph.apply('gatherRows', [t, ids]);
+      const add = (a: Tensor, b: Tensor): Tensor => rig.graph.apply('add', [a, b]);
+      for (const y of [
+        add(product(), bias),
+        add(product(), rowsOf(stream)),
+        add(add(product(), bias), rowsOf(stream)),
+      ]) {
+        rig.check(`${nOut} rows`, y, TOLERANCE, 8);
+      }
+    }
+  },
+  { activations: ['f32', 'q8'], steps: STEPS },
+);
 
 conform(
   'several matmuls share one quantised operand, beside one that takes it as it is',

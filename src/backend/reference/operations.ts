@@ -86,7 +86,11 @@ const attention: Evaluate = ([q, keys, values, positions, sequences, blockTables
 const EVALUATIONS: Partial<Record<OpName, Evaluate>> = {
   embed: ([weight, ids]) => selectRows(weight!, ids!),
   gatherRows: ([x, rows]) => selectRows(x!, rows!),
-  matmul: ([x, w]) => build(x!.rows, w!.rows, (r, c) => dot(x!, r, w!, c)),
+  matmul: ([x, w, ...addends]) => {
+    return build(x!.rows, w!.rows, (r, c) =>
+      addends.reduce((sum, b) => sum + at(b, broadcastRow(b, r), c), dot(x!, r, w!, c)),
+    );
+  },
   rmsNorm,
   add: ([a, b]) => build(a!.rows, a!.columns, (r, c) => at(a!, r, c) + at(b!, broadcastRow(b!, r), c)),
   mul: ([a, b]) => build(a!.rows, a!.columns, (r, c) => at(a!, r, c) * at(b!, broadcastRow(b!, r), c)),

@@ -17,6 +17,8 @@ export interface Emitter {
   /** Expressions with an effect that were made and not written yet. */
   readonly pendingEffects: Map<Expr, string>;
   emit(name: OpcodeName, ...immediates: unknown[]): void;
+  /** Writes a vector constant of 16 bytes. */
+  emitConstant(bytes: Uint8Array): void;
 }
 
 /** An operand: an expression, or a literal of its type. There are no literals of v128. */

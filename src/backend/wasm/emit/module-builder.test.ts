@@ -157,7 +157,10 @@ test('the listing shows names, nesting, offsets and lanes, in the order of the s
   const expected = `
 (func $sum (param $at i64) (param $n i32) (result f32)
   (local $acc v128)
+  (local $constant v128)
   v128.const i32x4 0x00000000 0x3f800000 0x00000000 0x00000000
+  local.set $constant
+  local.get $constant
   local.set $acc
   block $block0
     loop $loop0

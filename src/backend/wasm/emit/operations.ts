@@ -100,7 +100,7 @@ const makeConst =
 function v128Const(bytes: ArrayLike<number>): Expr<'v128'> {
   assert(bytes.length === 16, `v128.const: expected 16 bytes, got ${bytes.length}`);
   const copy = Uint8Array.from(bytes);
-  return new Expr('v128', (emitter) => emitter.emit('v128.const', copy));
+  return new Expr('v128', (emitter) => emitter.emitConstant(copy));
 }
 
 /** Lane constants: as many lanes as the shape has. Values wrap as a DataView's setters do. */

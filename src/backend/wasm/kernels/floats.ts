@@ -142,6 +142,30 @@ export function siluInto(f: FunctionBuilder, target: Local<'v128'>, x: Local<'v1
   target.set(f32x4.div(bounded, f32x4.add(target, splatF32(1))));
 }
 
+/** Turns a 4 × 4 matrix of 32-bit lanes: rows become columns. */
+export function transpose(f: FunctionBuilder, rows: readonly Local<'v128'>[]): void {
+  const t = f.localArray('v128', 'transposed', 4);
+  const pairs = (a: number, b: number, low: boolean): Vector => {
+    const first = low ? 0 : 8;
+    const lanes = [0, 1].flatMap((i) => [0, 16].flatMap((side) => [0, 1, 2, 3].map((n) => first + 4 * i + side + n)));
+    return i8x16.shuffle(rows[a]!, rows[b]!, lanes);
+  };
+  // t0 = x0[0] x1[0] x0[1] x1[1], and so on.
+  t[0]!.set(pairs(0, 1, true));
+  t[1]!.set(pairs(2, 3, true));
+  t[2]!.set(pairs(0, 1, false));
+  t[3]!.set(pairs(2, 3, false));
+  const halves = (a: number, b: number, low: boolean): Vector => {
+    const first = low ? 0 : 8;
+    const lanes = [0, 16].flatMap((side) => [0, 1, 2, 3, 4, 5, 6, 7].map((n) => first + side + n));
+    return i8x16.shuffle(t[a]!, t[b]!, lanes);
+  };
+  rows[0]!.set(halves(0, 1, true));
+  rows[1]!.set(halves(0, 1, false));
+  rows[2]!.set(halves(2, 3, true));
+  rows[3]!.set(halves(2, 3, false));
+}
+
 /** Sum of the four lanes: (0 + 2) + (1 + 3), always in this order. */
 export function sumLanes(f: FunctionBuilder, x: Vector): Expr<'f32'> {
   const t = f.let('lanes', x);

@@ -1,18 +1,27 @@
 // Products of plain row-major matrices, for training and unfused attention: a·bᵀ, a·b, aᵀ·b, over any number of
-// batches. One micro-kernel of 6 rows × 8 columns serves all: b's panel of 8 columns is copied into the thread's
-// scratch as [k][8] first, and a is read by splats. Every result is one accumulation over k in order.
+// batches. The loops are those of Goto and van de Geijn (doi:10.1145/1356052.1356053): a thread copies its columns of b
+// into its scratch, in panels of 8 columns and a block of k at a time, and walks the rows of a in tiles of 6, which are
+// read by splats. Every result is one accumulation over k in order, from block to block through the result.
 
 import type { Instruction } from '../../../graph/plan.ts';
 import { columnsOf, dimMax, elementsMax } from '../../../graph/tensor.ts';
 import type { Tensor } from '../../../graph/tensor.ts';
 import type { Expr, Local } from '../emit/expression.ts';
-import { f32x4, i32, ptr, v128 } from '../emit/operations.ts';
-import { multiplyAdd } from './floats.ts';
+import { i32, ptr, select, v128 } from '../emit/operations.ts';
+import { multiplyAdd, transpose } from './floats.ts';
 import { addressAt } from './kernel.ts';
 import type { Kernel, KernelBody } from './kernel.ts';
 
 /** Columns of a panel, two vectors. */
 const PANEL = 8;
+/** Inner size of a block: a panel of it is 8 KiB, which stays in the first cache while the rows of a pass by. */
+const BLOCK_K = 256;
+/** Panels of a block at most, together 256 KiB of the second cache. */
+const BLOCK_PANELS = 32;
+/** Heights of the micro-kernel; the last one finishes any number of rows. */
+const TILE_ROWS = [6, 4, 1];
+/** Rows of a that are copied at a time where a is transposed: 48 KiB. */
+const BLOCK_ROWS = 48;
 
 type GemmOp = 'matmulNT' | 'matmulNN' | 'matmulTN' | 'weightedSum';
 
@@ -44,8 +53,13 @@ function sizes({ op, out, inputs, params }: Instruction): Record<'m' | 'n' | 'k'
   return { m, n, k: columnsOf(inputs[0]!.tensor), nBatch, group };
 }
 
-/** Bytes of scratch that a thread needs for an instruction: one panel of b. */
-const gemmScratchBytes = (instruction: Instruction): number => sizes(instruction).k * PANEL * 4;
+/** Bytes of scratch that a thread needs for an instruction: its copies of a block of b and, if transposed, of a. */
+function gemmScratchBytes(instruction: Instruction, { aContiguous }: GemmKind): number {
+  const { m, n, k } = sizes(instruction);
+  const columns = PANEL * Math.min(Math.ceil(n / PANEL), BLOCK_PANELS);
+  const rows = aContiguous === 'm' ? Math.min(m, BLOCK_ROWS) : 0;
+  return 4 * Math.min(k, BLOCK_K) * (columns + rows);
+}
 
 function gemmKernel(kind: GemmKind): Kernel {
   return {
@@ -53,7 +67,7 @@ function gemmKernel(kind: GemmKind): Kernel {
     dtypes: [],
     params: { m: 'i32', n: 'i32', k: 'i32', nBatch: 'i32', group: 'i32' },
     values: sizes,
-    scratchBytes: gemmScratchBytes,
+    scratchBytes: (instruction) => gemmScratchBytes(instruction, kind),
     build: (body) => buildGemm(body, kind),
   };
 }
@@ -67,9 +81,16 @@ interface Gemm {
   readonly a: Local<'ptr'>;
   readonly b: Local<'ptr'>;
   readonly c: Local<'ptr'>;
-  /** First column of the present panel. */
+  /** The present block of k: its first index and its length. */
+  readonly firstK: Local<'i32'>;
+  readonly nK: Local<'i32'>;
+  /** The present panel: its first column, and its copy [nK][8]. */
   readonly column: Local<'i32'>;
   readonly panel: Local<'ptr'>;
+  /** Rows of a from `firstRow` up to `endRow`; where a is transposed, `rows` is their copy, tile after tile [nK][height]. */
+  readonly firstRow: Local<'i32'>;
+  readonly endRow: Local<'i32'>;
+  readonly rows: Local<'ptr'>;
 }
 
 function buildGemm(body: KernelBody, kind: GemmKind): void {
@@ -88,21 +109,89 @@ function buildGemm(body: KernelBody, kind: GemmKind): void {
     a: f.local('ptr', 'aBatch'),
     b: f.local('ptr', 'bBatch'),
     c: f.local('ptr', 'cBatch'),
+    firstK: f.local('i32', 'firstK'),
+    nK: f.local('i32', 'nK'),
     column: f.local('i32', 'column'),
-    panel: body.scratch(),
+    panel: f.local('ptr', 'panel'),
+    firstRow: f.local('i32', 'firstRow'),
+    endRow: f.local('i32', 'endRow'),
+    rows: f.local('ptr', 'rows'),
   };
+  const panels = body.scratch();
   const { from, to } = body.share(i32.mul(nPanels, body.param('nBatch')));
-  const item = f.local('i32', 'item');
+  const item = f.let('item', from);
   const batch = f.local('i32', 'batch');
-  f.for(item, { from, to }, () => {
+  const first = f.local('i32', 'firstPanel');
+  const count = f.local('i32', 'panelCount');
+  f.while(i32.lt_s(item, to), () => {
     batch.set(i32.div_u(item, nPanels));
-    gemm.column.set(i32.shl(i32.rem_u(item, nPanels), 3));
+    first.set(i32.rem_u(item, nPanels));
+    count.set(minimum(body, minimum(body, i32.sub(nPanels, first), i32.sub(to, item)), i32.const(BLOCK_PANELS)));
     gemm.a.set(addressAt(a, batch, ptr.fromI32(i32.shl(i32.mul(m, k), 2))));
     gemm.b.set(addressAt(b, i32.div_u(batch, group), ptr.fromI32(i32.shl(i32.mul(n, k), 2))));
     gemm.c.set(addressAt(out, batch, ptr.fromI32(i32.shl(i32.mul(m, n), 2))));
-    copyPanel(body, gemm);
-    multiplyPanel(body, gemm);
+    gemm.firstK.set(0);
+    f.while(i32.lt_s(gemm.firstK, k), () => {
+      gemm.nK.set(minimum(body, i32.sub(k, gemm.firstK), i32.const(BLOCK_K)));
+      multiplyBlock(body, gemm, panels, first, count);
+      gemm.firstK.set(i32.add(gemm.firstK, gemm.nK));
+    });
+    item.set(i32.add(item, count));
   });
+}
+
+function minimum({ f }: KernelBody, x: Expr<'i32'>, y: Expr<'i32'>): Expr<'i32'> {
+  const [a, b] = [f.let('a', x), f.let('b', y)];
+  return select(a, b, i32.lt_s(a, b));
+}
+
+/** Adds a block of k to the columns of `count` panels from `first` on. */
+function multiplyBlock(
+  body: KernelBody,
+  gemm: Gemm,
+  panels: Local<'ptr'>,
+  first: Local<'i32'>,
+  count: Local<'i32'>,
+): void {
+  const { f } = body;
+  const { kind, m, nK, column, panel, firstRow, endRow, rows } = gemm;
+  const panelBytes = f.let('panelBytes', ptr.fromI32(i32.mul(nK, PANEL * 4)));
+  const end = f.let('panelsEnd', addressAt(panels, count, panelBytes));
+  const eachPanel = (each: () => void): void => {
+    column.set(i32.shl(first, 3));
+    panel.set(panels);
+    f.while(ptr.lt_u(panel, end), () => {
+      each();
+      column.set(i32.add(column, PANEL));
+      panel.set(ptr.add(panel, panelBytes));
+    });
+  };
+  eachPanel(() => copyPanel(body, gemm));
+  rows.set(end);
+  const isTransposed = kind.aContiguous === 'm';
+  firstRow.set(0);
+  f.while(i32.lt_s(firstRow, m), () => {
+    endRow.set(isTransposed ? minimum(body, m, i32.add(firstRow, BLOCK_ROWS)) : m);
+    if (isTransposed) eachTile(body, gemm, (row, n) => copyTile(body, gemm, row, n));
+    eachPanel(() => eachTile(body, gemm, (row, n) => multiplyTile(body, gemm, row, n)));
+    firstRow.set(endRow);
+  });
+}
+
+/** Calls `tile` with the first row and the height of each tile of the present rows. */
+function eachTile({ f }: KernelBody, gemm: Gemm, tile: (row: Local<'i32'>, nRows: number) => void): void {
+  const row = f.let('row', gemm.firstRow);
+  for (const n of TILE_ROWS) {
+    f.while(i32.le_s(i32.add(row, n), gemm.endRow), () => {
+      tile(row, n);
+      row.set(i32.add(row, n));
+    });
+  }
+}
+
+/** Where the copy of the tile that begins at `row` lies. */
+function tileCopy({ rows, firstRow, nK }: Gemm, row: Expr<'i32'>): Expr<'ptr'> {
+  return addressAt(rows, i32.mul(i32.sub(row, firstRow), nK), 4);
 }
 
 /** Calls `whole` if the panel has all its columns, else `each` for those that exist. */
@@ -116,25 +205,26 @@ function panelColumns(body: KernelBody, { n, column }: Gemm, whole: () => void, 
 /** panel[k][i] = b's column `column + i`; columns beyond n are zero. */
 function copyPanel(body: KernelBody, gemm: Gemm): void {
   const { f } = body;
-  const { kind, n, k, b, column, panel } = gemm;
+  const { kind, n, k, b, firstK, nK, column, panel } = gemm;
   const isKContiguous = kind.bContiguous === 'k';
-  const source = f.local('ptr', 'source');
+  const start = isKContiguous ? i32.add(i32.mul(column, k), firstK) : i32.add(i32.mul(firstK, n), column);
+  const source = f.let('source', addressAt(b, start, 4));
   const target = f.let('target', panel);
-  const end = f.let('panelEnd', addressAt(panel, k, PANEL * 4));
+  const end = f.let('panelEnd', addressAt(panel, nK, PANEL * 4));
   // Between columns of one k, and from one k to the next.
   const columnBytes = f.let('columnBytes', ptr.fromI32(isKContiguous ? i32.shl(k, 2) : i32.const(4)));
   const stepBytes = f.let('stepBytes', ptr.fromI32(isKContiguous ? i32.const(4) : i32.shl(n, 2)));
-  source.set(addressAt(b, column, columnBytes));
   const low = f.local('v128', 'low');
   const high = f.local('v128', 'high');
-  const p = f.local('ptr', 'p');
+  if (isKContiguous) {
+    f.if(i32.le_s(i32.add(column, PANEL), n), () => transposeColumns(body, source, target, columnBytes, end));
+  }
   f.while(ptr.lt_u(target, end), () => {
     low.set(v128.zero());
     high.set(v128.zero());
     const loadLane = (i: number): void => {
       const half = i < 4 ? low : high;
-      p.set(ptr.add(source, ptr.mul(columnBytes, i)));
-      half.set(v128.load32_lane(p, half, i % 4));
+      half.set(v128.load32_lane(f.let('p', ptr.add(source, ptr.mul(columnBytes, i))), half, i % 4));
     };
     const whole = (): void => {
       if (isKContiguous) {
@@ -152,79 +242,102 @@ function copyPanel(body: KernelBody, gemm: Gemm): void {
   });
 }
 
-/** Heights of the micro-kernel; the last one finishes any number of rows. */
-const TILE_ROWS = [6, 4, 1];
-
-function multiplyPanel(body: KernelBody, gemm: Gemm): void {
-  const { f } = body;
-  const row = f.let('row', i32.const(0));
-  for (const n of TILE_ROWS) {
-    f.while(i32.le_s(i32.add(row, n), gemm.m), () => {
-      multiplyTile(body, gemm, row, n);
-      row.set(i32.add(row, n));
-    });
-  }
+/** Eight columns, four k at a time, as long as there are four. Moves `source` and `target`. */
+function transposeColumns(
+  { f }: KernelBody,
+  source: Local<'ptr'>,
+  target: Local<'ptr'>,
+  columnBytes: Local<'ptr'>,
+  end: Local<'ptr'>,
+): void {
+  const v = f.localArray('v128', 'column', 4);
+  const p = f.local('ptr', 'p');
+  f.while(ptr.le_u(ptr.add(target, 4 * PANEL * 4), end), () => {
+    p.set(source);
+    for (const half of [0, 16]) {
+      for (const vector of v) {
+        vector.set(v128.load(p));
+        p.set(ptr.add(p, columnBytes));
+      }
+      transpose(f, v);
+      v.forEach((vector, i) => v128.store(target, vector, PANEL * 4 * i + half));
+    }
+    target.set(ptr.add(target, 4 * PANEL * 4));
+    source.set(ptr.add(source, 16));
+  });
 }
 
-/** c[row .. row + nRows, panel] = a[row .. row + nRows, :] · panel */
+/** Copies `nRows` columns of the transposed a, from `row` on, as [nK][nRows]. */
+function copyTile({ f }: KernelBody, gemm: Gemm, row: Expr<'i32'>, nRows: number): void {
+  const { m, a, firstK, nK } = gemm;
+  const source = f.let('tileSource', addressAt(a, i32.add(i32.mul(firstK, m), row), 4));
+  const target = f.let('tileTarget', tileCopy(gemm, row));
+  const stepBytes = f.let('tileStep', ptr.fromI32(i32.shl(m, 2)));
+  const end = f.let('tileEnd', addressAt(target, nK, 4 * nRows));
+  f.while(ptr.lt_u(target, end), () => {
+    if (nRows >= 4) v128.store(target, v128.load(source));
+    if (nRows === 6) v128.store64_lane(target, v128.load64_zero(source, 16), 0, 16);
+    if (nRows === 1) v128.store32_lane(target, v128.load32_zero(source), 0);
+    target.set(ptr.add(target, 4 * nRows));
+    source.set(ptr.add(source, stepBytes));
+  });
+}
+
+/** c[row .. row + nRows, panel] += a[row .. row + nRows, block of k] · panel; the first block stores. */
 function multiplyTile(body: KernelBody, gemm: Gemm, row: Expr<'i32'>, nRows: number): void {
   const { f, variant } = body;
-  const { kind, m, n, k, a, c, column, panel } = gemm;
+  const { kind, n, k, a, c, firstK, nK, column, panel } = gemm;
   const acc = Array.from({ length: nRows }, (_, r) => f.localArray('v128', `acc${r}`, 2));
+  const target = f.let('target', addressAt(c, i32.add(i32.mul(row, n), column), 4));
+  const rowBytes = f.let('rowBytes', ptr.fromI32(i32.shl(n, 2)));
+  const eachRow = (body: (sums: readonly Local<'v128'>[], at: Local<'ptr'>) => void): void => {
+    const at = f.let('at', target);
+    for (const sums of acc) {
+      body(sums, at);
+      at.set(ptr.add(at, rowBytes));
+    }
+  };
   for (const v of acc.flat()) v.set(v128.zero());
-  const isKContiguous = kind.aContiguous === 'k';
-  // One pointer a row where rows are far apart, one for all where they are neighbours.
-  const pa = f.localArray('ptr', 'pa', isKContiguous ? nRows : 1);
-  pa.forEach((p, r) => {
-    const start = isKContiguous ? i32.mul(i32.add(row, r), k) : row;
-    p.set(addressAt(a, start, 4));
+  f.if(kind.accumulates ? i32.const(1) : firstK, () => {
+    eachRow((sums, at) => {
+      const whole = (): void => sums.forEach((s, half) => s.set(v128.load(at, 16 * half)));
+      panelColumns(body, gemm, whole, (i) => sums[i >> 2]!.set(v128.load32_lane(at, sums[i >> 2]!, i % 4, 4 * i)));
+    });
   });
+
+  const isCopied = kind.aContiguous === 'm';
+  // One pointer a row where rows are far apart, one for all in a copied tile.
+  const pa = f.localArray('ptr', 'pa', isCopied ? 1 : nRows);
+  pa.forEach((p, r) => {
+    p.set(isCopied ? tileCopy(gemm, row) : addressAt(a, i32.add(i32.mul(i32.add(row, r), k), firstK), 4));
+  });
+  const stepBytes = isCopied ? 4 * nRows : 4;
   const pb = f.let('pb', panel);
-  const left = f.let('left', k);
+  const left = f.let('left', nK);
   const b = f.localArray('v128', 'b', 2);
   const splat = f.local('v128', 'splat');
   const step = (offset: number): void => {
     b.forEach((v, half) => v.set(v128.load(pb, PANEL * 4 * offset + 16 * half)));
     acc.forEach((sums, r) => {
-      splat.set(isKContiguous ? v128.load32_splat(pa[r]!, 4 * offset) : v128.load32_splat(pa[0]!, 4 * r));
+      const at = isCopied
+        ? v128.load32_splat(pa[0]!, stepBytes * offset + 4 * r)
+        : v128.load32_splat(pa[r]!, 4 * offset);
+      splat.set(at);
       sums.forEach((s, half) => s.set(multiplyAdd(variant, splat, b[half]!, s)));
     });
   };
-  if (isKContiguous) {
-    f.while(i32.ge_s(left, 4), () => {
-      for (let i = 0; i < 4; i++) step(i);
-      for (const p of pa) p.set(ptr.add(p, 16));
-      pb.set(ptr.add(pb, 4 * PANEL * 4));
-      left.set(i32.sub(left, 4));
+  for (const nSteps of [4, 1]) {
+    f.while(i32.ge_s(left, nSteps), () => {
+      for (let i = 0; i < nSteps; i++) step(i);
+      for (const p of pa) p.set(ptr.add(p, nSteps * stepBytes));
+      pb.set(ptr.add(pb, nSteps * PANEL * 4));
+      left.set(i32.sub(left, nSteps));
     });
   }
-  const rowBytes = isKContiguous ? ptr.const(4) : ptr.fromI32(i32.shl(m, 2));
-  f.while(i32.gt_s(left, 0), () => {
-    step(0);
-    for (const p of pa) p.set(ptr.add(p, rowBytes));
-    pb.set(ptr.add(pb, PANEL * 4));
-    left.set(i32.sub(left, 1));
-  });
 
-  const target = f.local('ptr', 'target');
-  acc.forEach((sums, r) => {
-    target.set(addressAt(c, i32.add(i32.mul(i32.add(row, r), n), column), 4));
-    const whole = (): void => {
-      sums.forEach((s, half) => {
-        const value = kind.accumulates ? f32x4.add(v128.load(target, 16 * half), s) : s;
-        v128.store(target, value, 16 * half);
-      });
-    };
-    const each = (i: number): void => {
-      const s = sums[i >> 2]!;
-      if (kind.accumulates) {
-        const old = f.let('old', v128.load32_splat(target, 4 * i));
-        v128.store32_lane(target, f32x4.add(old, s), i % 4, 4 * i);
-      } else {
-        v128.store32_lane(target, s, i % 4, 4 * i);
-      }
-    };
-    panelColumns(body, gemm, whole, each);
+  eachRow((sums, at) => {
+    const whole = (): void => sums.forEach((s, half) => v128.store(at, s, 16 * half));
+    panelColumns(body, gemm, whole, (i) => v128.store32_lane(at, sums[i >> 2]!, i % 4, 4 * i));
   });
 }
 

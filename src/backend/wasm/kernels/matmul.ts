@@ -1,11 +1,12 @@
-// y = x · Wᵀ over packed weights. A thread takes a run of row groups (8 rows of W); for each it walks the rows of x in
-// tiles, first wide ones, then single ones, so that decoding (one row) and prefill (many) are the same kernel and a
-// group's weights are read from memory once. Every result is one accumulation over the columns in a fixed order,
-// whatever the tile: the bits do not depend on batch, chunk or thread count.
+// y = x · Wᵀ over packed weights, plus a bias or the residual stream. A thread takes a run of row groups (8 rows of W);
+// for each it walks the rows of x in tiles, first wide ones, then single ones, so that decoding (one row) and prefill
+// (many) are the same kernel and a group's weights are read from memory once. Every result is one accumulation over the
+// columns in a fixed order, whatever the tile: the bits do not depend on batch, chunk or thread count.
 
 import { BLOCK_FORMATS } from '../../../base/dtype.ts';
 import { Q8A_BLOCK_BYTES, columnsOf } from '../../../graph/tensor.ts';
 import type { Instruction } from '../../../graph/plan.ts';
+import type { Tensor } from '../../../graph/tensor.ts';
 import type { Expr, Local } from '../emit/expression.ts';
 import type { FunctionBuilder } from '../emit/function-builder.ts';
 import { f32x4, i16x8, i32, i32x4, i8x16, ptr, v128 } from '../emit/operations.ts';
@@ -26,8 +27,8 @@ type Accumulators = readonly (readonly [Local<'v128'>, Local<'v128'>])[];
 type Tile = (w: Local<'ptr'>, x: readonly Local<'ptr'>[], accumulators: Accumulators, nBlocks: Local<'i32'>) => void;
 
 interface MatmulSource {
-  /** Rows of x in a wide tile. */
-  readonly tileRows: number;
+  /** Rows of x in a tile, widest first; the last is 1, which finishes any number of rows. */
+  readonly tileRows: readonly number[];
   /** Prepares constants in the function; the tile may then be emitted for any number of rows. */
   prepare(f: FunctionBuilder): Tile;
 }
@@ -43,12 +44,19 @@ function buildMatmul(k: KernelBody, { tileRows, prepare }: MatmulSource): void {
   const groupBytes = f.let('groupBytes', ptr.fromI32(k.param('groupBytes')));
   const xRowBytes = f.let('xRowBytes', ptr.fromI32(k.param('xRowBytes')));
   const { from, to } = k.share(i32.shr_u(i32.add(nOut, 7), 3));
+  const nAddends = k.param('nAddends');
+  const addends = [0, 1].map((i) => {
+    return {
+      base: k.input(2 + i, 'addend'),
+      rowBytes: f.let('addendRowBytes', ptr.fromI32(k.param(`addendBytes${i}`))),
+    };
+  });
   const tile = prepare(f);
   const group = f.local('i32', 'group');
   const row = f.local('i32', 'row');
   const w = f.local('ptr', 'w');
-  const px = f.localArray('ptr', 'px', tileRows);
-  const accumulators = Array.from({ length: tileRows }, (_, c) => {
+  const px = f.localArray('ptr', 'px', tileRows[0]!);
+  const accumulators = Array.from({ length: tileRows[0]! }, (_, c) => {
     return [f.local('v128', `low${c}`), f.local('v128', `high${c}`)] as const;
   });
 
@@ -57,39 +65,74 @@ function buildMatmul(k: KernelBody, { tileRows, prepare }: MatmulSource): void {
     px.slice(0, n).forEach((p, c) => p.set(addressAt(x, i32.add(row, c), xRowBytes)));
     for (const acc of accumulators.slice(0, n).flat()) acc.set(v128.zero());
     tile(w, px.slice(0, n), accumulators.slice(0, n), nBlocks);
+    addends.forEach((addend, i) => {
+      f.if(i32.gt_s(nAddends, i), () => {
+        for (let c = 0; c < n; c++) addGroup(k, addend, nOut, group, i32.add(row, c), accumulators[c]!);
+      });
+    });
     for (let c = 0; c < n; c++) storeGroup(k, out, nOut, group, i32.add(row, c), accumulators[c]!);
     row.set(i32.add(row, n));
   };
   f.for(group, { from, to }, () => {
     row.set(0);
-    if (tileRows > 1) f.while(i32.le_s(i32.add(row, tileRows), rows), () => emitTile(tileRows));
-    f.while(i32.lt_s(row, rows), () => emitTile(1));
+    for (const n of tileRows) f.while(i32.le_s(i32.add(row, n), rows), () => emitTile(n));
+  });
+}
+
+/** Calls `whole` if all eight rows of the group exist, else `each` for those that do. */
+function groupRows(
+  { f }: KernelBody,
+  nOut: Expr<'i32'>,
+  first: Local<'i32'>,
+  whole: () => void,
+  each: (i: number) => void,
+): void {
+  f.if(i32.le_s(i32.add(first, 8), nOut), whole, () => {
+    for (let i = 0; i < 7; i++) f.if(i32.lt_s(i32.add(first, i), nOut), () => each(i));
+  });
+}
+
+/** A bias, of which every row is the same, or the residual stream. */
+interface Addend {
+  readonly base: Local<'ptr'>;
+  readonly rowBytes: Local<'ptr'>;
+}
+
+/** Adds the eight values that belong to a group's results. */
+function addGroup(
+  k: KernelBody,
+  { base, rowBytes }: Addend,
+  nOut: Expr<'i32'>,
+  group: Expr<'i32'>,
+  row: Expr<'i32'>,
+  halves: Accumulators[number],
+): void {
+  const { f } = k;
+  const first = f.let('first', i32.shl(group, 3));
+  const source = f.let('source', addressAt(addressAt(base, row, rowBytes), first, 4));
+  const value = f.local('v128', 'addend');
+  const whole = (): void => halves.forEach((acc, h) => acc.set(f32x4.add(acc, v128.load(source, 16 * h))));
+  groupRows(k, nOut, first, whole, (i) => {
+    const acc = halves[i >> 2]!;
+    value.set(v128.load32_lane(source, v128.zero(), i % 4, 4 * i));
+    acc.set(f32x4.add(acc, value));
   });
 }
 
 /** Stores the eight results of a group; of the last group only those that exist. */
 function storeGroup(
-  { f }: KernelBody,
+  k: KernelBody,
   out: Expr<'ptr'>,
   nOut: Expr<'i32'>,
   group: Expr<'i32'>,
   row: Expr<'i32'>,
-  [low, high]: Accumulators[number],
+  halves: Accumulators[number],
 ): void {
+  const { f } = k;
   const first = f.let('first', i32.shl(group, 3));
   const target = f.let('target', addressAt(out, i32.add(i32.mul(row, nOut), first), 4));
-  f.if(
-    i32.le_s(i32.add(first, 8), nOut),
-    () => {
-      v128.store(target, low);
-      v128.store(target, high, 16);
-    },
-    () => {
-      for (let i = 0; i < 7; i++) {
-        f.if(i32.lt_s(i32.add(first, i), nOut), () => v128.store32_lane(target, i < 4 ? low : high, i % 4, 4 * i));
-      }
-    },
-  );
+  const whole = (): void => halves.forEach((acc, h) => v128.store(target, acc, 16 * h));
+  groupRows(k, nOut, first, whole, (i) => v128.store32_lane(target, halves[i >> 2]!, i % 4, 4 * i));
 }
 
 /** x in f32: weights are unpacked to exact f32 values. */
@@ -132,7 +175,8 @@ function floatSource(format: WeightFormat, variant: KernelVariant): MatmulSource
       });
     };
   };
-  return { tileRows: 4, prepare };
+  // Six rows hide the latency of the multiply-add; what has to be unpacked needs the registers itself.
+  return { tileRows: format.dtype === 'F32' ? [6, 4, 1] : [4, 1], prepare };
 }
 
 /** x in 8 bits: integer dot products of a block, then one multiply-add with the product of the scales. */
@@ -168,7 +212,7 @@ function integerSource(format: WeightFormat, integer: IntegerFormat, variant: Ke
       });
     };
   };
-  return { tileRows: isRelaxed ? 4 : 2, prepare };
+  return { tileRows: isRelaxed ? [4, 1] : [2, 1], prepare };
 }
 
 /** Unsigned quants are too large by `offset`: the sum of the activations, times it, is too much. */
@@ -262,7 +306,14 @@ function matmulValues({ out, inputs }: Instruction, format: WeightFormat): Recor
   const nIn = columnsOf(inputs[1]!.tensor);
   const nBlocks = nIn / BLOCK_FORMATS[format.dtype].blockElements;
   const isQuantized = inputs[0]!.tensor.dtype === 'Q8A';
+  const addends = inputs.slice(2).map(({ tensor }) => tensor);
+  // A bias is the same row for all.
+  const addendBytes = (t: Tensor | undefined): number =>
+    t === undefined || t.shape.length === 1 ? 0 : 4 * columnsOf(t);
   return {
+    nAddends: addends.length,
+    addendBytes0: addendBytes(addends[0]),
+    addendBytes1: addendBytes(addends[1]),
     nOut: columnsOf(out.tensor),
     nBlocks,
     groupBytes: nBlocks * groupBlockBytes(format.dtype),
@@ -273,7 +324,15 @@ function matmulValues({ out, inputs }: Instruction, format: WeightFormat): Recor
 function matmulKernels(format: WeightFormat): Kernel[] {
   const common = {
     op: 'matmul',
-    params: { nOut: 'i32', nBlocks: 'i32', groupBytes: 'i32', xRowBytes: 'i32' },
+    params: {
+      nOut: 'i32',
+      nBlocks: 'i32',
+      groupBytes: 'i32',
+      xRowBytes: 'i32',
+      nAddends: 'i32',
+      addendBytes0: 'i32',
+      addendBytes1: 'i32',
+    },
     values: (instruction: Instruction) => matmulValues(instruction, format),
   } as const;
   const { integer } = format;

@@ -6,7 +6,7 @@ import { elementsMax } from '../../../../graph/tensor.ts';
 import type { Expr, Local } from '../../emit/expression.ts';
 import type { FunctionBuilder } from '../../emit/function-builder.ts';
 import { f32, f32x4, i32, i32x4, i64x2, i8x16, ptr, v128 } from '../../emit/operations.ts';
-import { splatI32, sumLanes } from '../floats.ts';
+import { splatI32, sumLanes, transpose } from '../floats.ts';
 import { addressAt } from '../kernel.ts';
 import type { Kernel, KernelBody } from '../kernel.ts';
 
@@ -31,28 +31,37 @@ const PHILOX = { m0: 0xd2511f53, m1: 0xcd9e8d57, w0: 0x9e3779b9, w1: 0xbb67ae85,
 const EVEN = [0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27];
 const ODD = EVEN.map((lane) => lane + 4);
 
-/** Four Philox blocks at once, a block a lane: changes the counter words `x` into random words. */
-function philoxRounds(f: FunctionBuilder, x: readonly Local<'v128'>[], key: readonly Local<'v128'>[]): void {
-  const [x0, x1, x2, x3] = x as [Local<'v128'>, Local<'v128'>, Local<'v128'>, Local<'v128'>];
+/**
+ * Makes the emitter of four Philox blocks at once, a block a lane: it changes the counter words `x` into random words.
+ * Multipliers and increments are kept in locals, because constants in a loop are built anew each time.
+ */
+function philox(f: FunctionBuilder, key: readonly Local<'v128'>[]): (x: readonly Local<'v128'>[]) => void {
+  const constant = (value: number): Local<'v128'> => f.let('philox', splatI32(value | 0));
+  const [m0, m1] = [constant(PHILOX.m0), constant(PHILOX.m1)];
+  const increments = [constant(PHILOX.w0), constant(PHILOX.w1)];
+  const roundKey = f.localArray('v128', 'roundKey', 2);
   const low = f.local('v128', 'productLow');
   const high = f.local('v128', 'productHigh');
   const hi0 = f.local('v128', 'hi0');
   const lo0 = f.local('v128', 'lo0');
-  const product = (a: Local<'v128'>, m: number): void => {
-    low.set(i64x2.extmul_low_i32x4_u(a, splatI32(m | 0)));
-    high.set(i64x2.extmul_high_i32x4_u(a, splatI32(m | 0)));
+  const product = (a: Local<'v128'>, m: Local<'v128'>): void => {
+    low.set(i64x2.extmul_low_i32x4_u(a, m));
+    high.set(i64x2.extmul_high_i32x4_u(a, m));
   };
-  for (let round = 0; round < PHILOX.nRounds; round++) {
-    const roundKey = (i: number, w: number): Expr<'v128'> => i32x4.add(key[i]!, splatI32(Math.imul(round, w | 0)));
-    product(x0, PHILOX.m0);
-    hi0.set(i8x16.shuffle(low, high, ODD));
-    lo0.set(i8x16.shuffle(low, high, EVEN));
-    product(x2, PHILOX.m1);
-    x0.set(v128.xor(v128.xor(i8x16.shuffle(low, high, ODD), x1), roundKey(0, PHILOX.w0)));
-    x1.set(i8x16.shuffle(low, high, EVEN));
-    x2.set(v128.xor(v128.xor(hi0, x3), roundKey(1, PHILOX.w1)));
-    x3.set(lo0);
-  }
+  return (x) => {
+    const [x0, x1, x2, x3] = x as [Local<'v128'>, Local<'v128'>, Local<'v128'>, Local<'v128'>];
+    for (let round = 0; round < PHILOX.nRounds; round++) {
+      roundKey.forEach((k, i) => k.set(round === 0 ? key[i]! : i32x4.add(k, increments[i]!)));
+      product(x0, m0);
+      hi0.set(i8x16.shuffle(low, high, ODD));
+      lo0.set(i8x16.shuffle(low, high, EVEN));
+      product(x2, m1);
+      x0.set(v128.xor(v128.xor(i8x16.shuffle(low, high, ODD), x1), roundKey[0]!));
+      x1.set(i8x16.shuffle(low, high, EVEN));
+      x2.set(v128.xor(v128.xor(hi0, x3), roundKey[1]!));
+      x3.set(lo0);
+    }
+  };
 }
 
 const dropout: Kernel = {
@@ -84,6 +93,7 @@ const dropout: Kernel = {
     const isAll = k.param('isAll');
     const key = [0, 4].map((offset) => f.let('key', v128.load32_splat(rng, offset)));
     const step = f.let('step', v128.load32_splat(rng, 8));
+    const randomize = philox(f, key);
     const words = f.localArray('v128', 'word', 4);
     const value = f.local('v128', 'value');
     const p = f.local('ptr', 'p');
@@ -95,7 +105,7 @@ const dropout: Kernel = {
       words[1]!.set(stream);
       words[2]!.set(step);
       words[3]!.set(v128.zero());
-      philoxRounds(f, words, key);
+      randomize(words);
       transpose(f, words);
       p.set(addressAt(x, first, 4));
       target.set(addressAt(out, first, 4));
@@ -124,30 +134,6 @@ const dropout: Kernel = {
     });
   },
 };
-
-/** Rows of a 4 × 4 matrix of words become its columns: afterwards each vector holds one block's four words. */
-function transpose(f: FunctionBuilder, words: readonly Local<'v128'>[]): void {
-  const t = f.localArray('v128', 'transposed', 4);
-  const pairs = (a: number, b: number, low: boolean): Expr<'v128'> => {
-    const first = low ? 0 : 8;
-    const lanes = [0, 1].flatMap((i) => [0, 16].flatMap((side) => [0, 1, 2, 3].map((n) => first + 4 * i + side + n)));
-    return i8x16.shuffle(words[a]!, words[b]!, lanes);
-  };
-  // t0 = x0[0] x1[0] x0[1] x1[1], and so on.
-  t[0]!.set(pairs(0, 1, true));
-  t[1]!.set(pairs(2, 3, true));
-  t[2]!.set(pairs(0, 1, false));
-  t[3]!.set(pairs(2, 3, false));
-  const halves = (a: number, b: number, low: boolean): Expr<'v128'> => {
-    const first = low ? 0 : 8;
-    const lanes = [0, 16].flatMap((side) => [0, 1, 2, 3, 4, 5, 6, 7].map((n) => first + side + n));
-    return i8x16.shuffle(t[a]!, t[b]!, lanes);
-  };
-  words[0]!.set(halves(0, 1, true));
-  words[1]!.set(halves(0, 1, false));
-  words[2]!.set(halves(2, 3, true));
-  words[3]!.set(halves(2, 3, false));
-}
 
 const sumSquares: Kernel = {
   op: 'sumSquares',
