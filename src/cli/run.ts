@@ -1,10 +1,12 @@
 // smallmind run: loads a model and writes what it has to say after a prompt, as it comes, or all at once as JSON.
 
 import { stat } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
 import { styleText } from 'node:util';
 import type { Command } from 'commander';
 import type { GenerateOptions, GenerateResult, Generation, LoadOptions, Model } from '../index.ts';
 import { resolveGenerateOptions, resolveLoadOptions } from '../options.ts';
+import { storiesModel } from '../stories.ts';
 import { LENGTH_FLAGS, LOAD_FLAGS, SAMPLER_FLAGS } from './flags.ts';
 import { Interrupted } from './interruption.ts';
 import { LoadingBar } from './loading-bar.ts';
@@ -14,6 +16,7 @@ import { UsageError, addFlags, checkFlags, readFlags } from './usage.ts';
 
 const EXAMPLES = `
 Examples:
+  smallmind run -p "Once upon a time"
   smallmind run model.gguf -p "Once upon a time"
   smallmind run model.gguf -p "Once upon a time" --temp 0 -n 100
   smallmind run model.gguf --seed 42 --json < prompt.txt
@@ -28,7 +31,7 @@ interface RunOptions extends Record<string, unknown> {
 
 export function defineRun(command: Command, context: CommandContext): void {
   command
-    .argument('[model]', 'a model file in GGUF format')
+    .argument('[model]', 'a model file in GGUF format (default: the little storyteller that comes with SmallMind)')
     .option('-p, --prompt <TEXT>', 'the beginning of the text (default: what is piped in)')
     .option('--json', 'print one JSON object at the end')
     .addHelpText('after', EXAMPLES)
@@ -38,11 +41,10 @@ export function defineRun(command: Command, context: CommandContext): void {
   addFlags(command, 'Running the model:', LOAD_FLAGS);
 }
 
-async function run(path: string | undefined, options: RunOptions, context: CommandContext): Promise<void> {
+async function run(path = fileURLToPath(storiesModel), options: RunOptions, context: CommandContext): Promise<void> {
   const { signal } = context;
   const loadOptions = readFlags(options, LOAD_FLAGS) as LoadOptions;
   const generateOptions = readFlags(options, [...LENGTH_FLAGS, ...SAMPLER_FLAGS]) as GenerateOptions;
-  if (path === undefined) throw new UsageError('no model given; name a GGUF file: smallmind run model.gguf');
   if (options.prompt === undefined && process.stdin.isTTY) {
     throw new UsageError('no prompt given; use -p "Once upon a time", or pipe it in');
   }

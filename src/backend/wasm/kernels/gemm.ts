@@ -290,10 +290,10 @@ function multiplyTile(body: KernelBody, gemm: Gemm, row: Expr<'i32'>, nRows: num
   const acc = Array.from({ length: nRows }, (_, r) => f.localArray('v128', `acc${r}`, 2));
   const target = f.let('target', addressAt(c, i32.add(i32.mul(row, n), column), 4));
   const rowBytes = f.let('rowBytes', ptr.fromI32(i32.shl(n, 2)));
-  const eachRow = (body: (sums: readonly Local<'v128'>[], at: Local<'ptr'>) => void): void => {
+  const eachRow = (each: (sums: readonly Local<'v128'>[], at: Local<'ptr'>) => void): void => {
     const at = f.let('at', target);
     for (const sums of acc) {
-      body(sums, at);
+      each(sums, at);
       at.set(ptr.add(at, rowBytes));
     }
   };
