@@ -62,22 +62,30 @@ export class FloatToHalf {
   }
 }
 
+/** Adding it rounds an f32 below 2^22 to an integer, which then stands in the low bits: 1.5 · 2^23. */
+const ROUNDER = 12582912;
+
 /**
  * e^x on four lanes, x ≤ 88, below −87 as at −87: Cody–Waite reduction by ln 2 in two parts, a polynomial of degree 7
  * (Taylor, |r| ≤ ln2/2: truncated at 6e-9), and the power of two added to the exponent. Plain
- * multiplications and additions in every kernel set, so that all sets agree.
+ * multiplications and additions in every kernel set, so that all sets agree. The polynomial is evaluated in pairs
+ * (Estrin), since what limits a loop of exponentials is the chain of one and not their number.
  */
 export function expInto(f: FunctionBuilder, target: Local<'v128'>, x: Vector): void {
   const r = f.local('v128', 'expR');
+  const square = f.local('v128', 'expSquare');
   const n = f.local('v128', 'expN');
   r.set(f32x4.pmax(x, splatF32(-87)));
-  n.set(f32x4.nearest(f32x4.mul(r, splatF32(Math.LOG2E))));
-  r.set(f32x4.sub(r, f32x4.mul(n, splatF32(0.693359375))));
-  r.set(f32x4.sub(r, f32x4.mul(n, splatF32(-2.1219444e-4))));
-  const coefficients = [1 / 5040, 1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1, 1];
-  target.set(splatF32(coefficients[0]!));
-  for (const c of coefficients.slice(1)) target.set(f32x4.add(f32x4.mul(target, r), splatF32(c)));
-  target.set(i32x4.add(target, i32x4.shl(i32x4.trunc_sat_f32x4_s(n), 23)));
+  n.set(f32x4.add(f32x4.mul(r, splatF32(Math.LOG2E)), splatF32(ROUNDER)));
+  target.set(f32x4.sub(n, splatF32(ROUNDER)));
+  r.set(f32x4.sub(r, f32x4.mul(target, splatF32(0.693359375))));
+  r.set(f32x4.sub(r, f32x4.mul(target, splatF32(-2.1219444e-4))));
+  square.set(f32x4.mul(r, r));
+  const pair = (low: number, high: number): Vector => f32x4.add(f32x4.mul(r, splatF32(high)), splatF32(low));
+  target.set(f32x4.add(f32x4.mul(square, pair(1 / 720, 1 / 5040)), pair(1 / 24, 1 / 120)));
+  target.set(f32x4.add(f32x4.mul(square, target), pair(1 / 2, 1 / 6)));
+  target.set(f32x4.add(f32x4.add(r, f32x4.mul(square, target)), splatF32(1)));
+  target.set(i32x4.add(target, i32x4.shl(n, 23)));
 }
 
 /** σ(x) = 1 / (1 + e^−x) on four lanes. @returns 1 − σ while `target` keeps σ, exact to a few ulp where it is small */
