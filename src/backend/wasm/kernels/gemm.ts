@@ -20,8 +20,8 @@ const BLOCK_K = 256;
 const BLOCK_PANELS = 32;
 /** Heights of the micro-kernel; the last one finishes any number of rows. */
 const TILE_ROWS = [6, 4, 1];
-/** Rows of a that are copied at a time where a is transposed: 48 KiB. */
-const BLOCK_ROWS = 48;
+/** Rows of a that meet all panels of a block before the next ones: 96 KiB, which stay in the second cache, too. */
+const BLOCK_ROWS = 96;
 
 type GemmOp = 'matmulNT' | 'matmulNN' | 'matmulTN' | 'weightedSum';
 
@@ -168,11 +168,10 @@ function multiplyBlock(
   };
   eachPanel(() => copyPanel(body, gemm));
   rows.set(end);
-  const isTransposed = kind.aContiguous === 'm';
   firstRow.set(0);
   f.while(i32.lt_s(firstRow, m), () => {
-    endRow.set(isTransposed ? minimum(body, m, i32.add(firstRow, BLOCK_ROWS)) : m);
-    if (isTransposed) eachTile(body, gemm, (row, n) => copyTile(body, gemm, row, n));
+    endRow.set(minimum(body, m, i32.add(firstRow, BLOCK_ROWS)));
+    if (kind.aContiguous === 'm') eachTile(body, gemm, (row, n) => copyTile(body, gemm, row, n));
     eachPanel(() => eachTile(body, gemm, (row, n) => multiplyTile(body, gemm, row, n)));
     firstRow.set(endRow);
   });
