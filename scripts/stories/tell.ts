@@ -31,8 +31,11 @@ const stories: string[] = [];
 
 /** Generation number `n`, or nothing if the context filled up before the story ended. */
 async function tell(n: number): Promise<string | undefined> {
-  const { text, finishReason } = await model.generate('', { ...sampling, seed: seed * 1_000_000 + n, stopTokens: [BOS] })
-    .result;
+  const { text, finishReason } = await model.generate('', {
+    ...sampling,
+    seed: seed * 1_000_000 + n,
+    stopTokens: [BOS],
+  }).result;
   const story = text.replaceAll('<|end_story|>', '').trim();
   return finishReason === 'stop' && story.length >= LENGTH_MIN ? story : undefined;
 }
