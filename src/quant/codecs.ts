@@ -6,10 +6,17 @@ import type { DType } from '../base/dtype.ts';
 import { ShapeError, SmallMindError, UnsupportedError } from '../base/errors.ts';
 import type { Codec } from './codec.ts';
 import { BF16, F16, F32 } from './floats.ts';
-import { Q4_0 } from './q4.ts';
+import { IQ4_NL, IQ4_XS } from './iq4.ts';
+import { Q2_K, Q3_K, Q4_K, Q5_K, Q6_K } from './k-quants.ts';
+import { Q4_0, Q4_1 } from './q4.ts';
+import { Q5_0, Q5_1 } from './q5.ts';
 import { Q8_0 } from './q8.ts';
 
-export const CODECS: Readonly<Partial<Record<DType, Codec>>> = { F32, F16, BF16, Q8_0, Q4_0 };
+const PLAIN: Readonly<Partial<Record<DType, Codec>>> = { F32, F16, BF16 };
+const BY_32: Readonly<Partial<Record<DType, Codec>>> = { Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL };
+const BY_256: Readonly<Partial<Record<DType, Codec>>> = { Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_XS };
+
+export const CODECS: Readonly<Partial<Record<DType, Codec>>> = { ...PLAIN, ...BY_32, ...BY_256 };
 
 /**
  * Decodes blocks to f32[bytes / blockBytes · blockElements], exactly as ggml's dequantize does.

@@ -1,10 +1,9 @@
-// Q4_0: blocks of 32 values as one binary16 scale d and 32 half-bytes q; value = d · (q - 8). Byte i holds value i in
-// its low half and value i + 16 in its high half.
-// Source: block_q4_0 and quantize_row_q4_0_ref of ggml.
+// Q4_0 and Q4_1: blocks of 32 values in half a byte each. Byte i holds value i in its low half and value i + 16 in its
+// high half. Q4_0 has one binary16 scale d, value = d · (q - 8); Q4_1 has d and a minimum m, value = d · q + m.
+// Source: block_q4_0, block_q4_1 and quantize_row_q4_0_ref of ggml.
 
 import { BLOCK_FORMATS } from '../base/dtype.ts';
-import { f16ToF32 } from '../base/float16.ts';
-import { scaleToF16 } from './codec.ts';
+import { halfAt, scaleToF16 } from './codec.ts';
 import type { Codec } from './codec.ts';
 
 const { blockElements, blockBytes } = BLOCK_FORMATS.Q4_0;
@@ -13,7 +12,7 @@ const half = blockElements / 2;
 export const Q4_0: Codec = {
   decode(bytes, out) {
     for (let block = 0, at = 0; block < out.length; block += blockElements, at += blockBytes) {
-      const d = f16ToF32(bytes[at]! | (bytes[at + 1]! << 8));
+      const d = halfAt(bytes, at);
       for (let i = 0; i < half; i++) {
         const pair = bytes[at + 2 + i]!;
         out[block + i] = d * ((pair & 15) - 8);
@@ -46,3 +45,17 @@ export const Q4_0: Codec = {
 function level(x: number, inverse: number): number {
   return Math.min(15, Math.trunc(Math.fround(Math.fround(x * inverse) + 8.5)));
 }
+
+export const Q4_1: Codec = {
+  decode(bytes, out) {
+    for (let block = 0, at = 0; block < out.length; block += 32, at += BLOCK_FORMATS.Q4_1.blockBytes) {
+      const [d, m] = [halfAt(bytes, at), halfAt(bytes, at + 2)];
+      for (let i = 0; i < half; i++) {
+        const pair = bytes[at + 4 + i]!;
+        // The product is exact in float64, and rounded once where ggml rounds it, too.
+        out[block + i] = Math.fround(d * (pair & 15)) + m;
+        out[block + half + i] = Math.fround(d * (pair >> 4)) + m;
+      }
+    }
+  },
+};

@@ -2,8 +2,7 @@
 // Source: block_q8_0 and quantize_row_q8_0_ref of ggml.
 
 import { BLOCK_FORMATS } from '../base/dtype.ts';
-import { f16ToF32 } from '../base/float16.ts';
-import { scaleToF16 } from './codec.ts';
+import { halfAt, scaleToF16 } from './codec.ts';
 import type { Codec } from './codec.ts';
 
 const { blockElements, blockBytes } = BLOCK_FORMATS.Q8_0;
@@ -11,7 +10,7 @@ const { blockElements, blockBytes } = BLOCK_FORMATS.Q8_0;
 export const Q8_0: Codec = {
   decode(bytes, out) {
     for (let block = 0, at = 0; block < out.length; block += blockElements, at += blockBytes) {
-      const d = f16ToF32(bytes[at]! | (bytes[at + 1]! << 8));
+      const d = halfAt(bytes, at);
       // 11 bits times 8 bits fit a float32: no rounding happens.
       for (let i = 0; i < blockElements; i++) out[block + i] = d * ((bytes[at + 2 + i]! << 24) >> 24);
     }
