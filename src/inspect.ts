@@ -3,6 +3,7 @@
 
 import { layOutMemory, leafBytes } from './backend/wasm/memory.ts';
 import { planForWasm } from './backend/wasm/executor.ts';
+import { chooseVariant } from './backend/wasm/probe.ts';
 import { kernelsOf } from './backend/wasm/kernels/table.ts';
 import type { ByteSource } from './base/byte-source.ts';
 import { SmallMindError } from './base/errors.ts';
@@ -134,7 +135,11 @@ const plainValue = (value: unknown): MetadataValue => (typeof value === 'bigint'
 function planMemory(gguf: Gguf, options: ResolvedLoadOptions): Pick<ModelFileInfo, 'memory' | 'problem'> {
   try {
     const { graph, limits, nThreads } = prepareModel(gguf, options);
-    const program = planForWasm(graph, options.activations);
+    const program = planForWasm(
+      graph,
+      options,
+      chooseVariant(options.kernels === 'reference' ? 'auto' : options.kernels),
+    );
     kernelsOf([program]);
     const totalBytes = layOutMemory([program], nThreads).sizeBytes;
     const weightsBytes = bytesOf(program, 'weight');

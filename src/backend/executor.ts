@@ -4,9 +4,10 @@
 
 import type { DType } from '../base/dtype.ts';
 import { GgufError } from '../base/errors.ts';
+import { CODECS } from '../quant/codecs.ts';
 
 /** Weight types that every executor runs. */
-export const RUNNABLE_DTYPES: readonly DType[] = ['F32', 'F16', 'BF16', 'Q8_0', 'Q4_0'];
+export const RUNNABLE_DTYPES: readonly DType[] = Object.keys(CODECS) as DType[];
 
 /** Where an executor gets the weights from, once, while it is created. */
 export interface WeightSource {

@@ -8,9 +8,9 @@ import type { LoweringRules } from './lower.ts';
 import { Graph } from './tensor.ts';
 import type { Tensor } from './tensor.ts';
 
-const PLAIN: LoweringRules = { siluMul: false, matmulAdd: false, quantizesActivations: () => false };
+const PLAIN: LoweringRules = { siluMul: false, matmulAdd: false, activationType: () => undefined };
 const FUSING: LoweringRules = { ...PLAIN, siluMul: true, matmulAdd: true };
-const QUANTIZING: LoweringRules = { ...PLAIN, quantizesActivations: (dtype) => dtype === 'Q8_0' };
+const QUANTIZING: LoweringRules = { ...PLAIN, activationType: (dtype) => (dtype === 'Q8_0' ? 'Q8A' : undefined) };
 
 const opsOf = (graph: Graph): string[] => graph.nodes.filter((n) => n.inputs.length > 0).map((n) => n.op);
 

@@ -4,7 +4,7 @@
 import type { DType } from '../base/dtype.ts';
 import { writeModeOf } from './operations.ts';
 import { Graph, columnsOf } from './tensor.ts';
-import type { Tensor } from './tensor.ts';
+import type { ActivationDType, Tensor } from './tensor.ts';
 
 /** What a backend can do, as far as rewriting is concerned. */
 export interface LoweringRules {
@@ -12,8 +12,8 @@ export interface LoweringRules {
   readonly siluMul: boolean;
   /** Its matmul of packed weights adds a bias or a residual stream to what it stores. */
   readonly matmulAdd: boolean;
-  /** Wants the activations of a matmul with weights of this type quantised to 8 bits. */
-  quantizesActivations(weights: DType): boolean;
+  /** To what the activations of a matmul with weights of this type are quantised; undefined: left as they are. */
+  activationType(weights: DType): ActivationDType | undefined;
 }
 
 /** Returns a new graph with the same leaves and outputs. Nodes that nothing reads are dropped. */
@@ -23,7 +23,7 @@ export function lower(graph: Graph, rules: LoweringRules): Graph {
   for (const [name, values] of graph.constants) lowered.constants.set(name, values);
   const fusions = findFusions(graph, nUses, rules);
   const image = new Map<Tensor, Tensor>();
-  const quantized = new Map<Tensor, Tensor>();
+  const quantized = { Q8A: new Map<Tensor, Tensor>(), Q8W: new Map<Tensor, Tensor>() };
   const at = (t: Tensor): Tensor => image.get(t)!;
 
   for (const node of graph.nodes) {
@@ -50,11 +50,12 @@ export function lower(graph: Graph, rules: LoweringRules): Graph {
 
   /** The operand of a matmul; quantised once for all matmuls that share it. */
   function activation(x: Tensor, weight: Tensor): Tensor {
-    if (!rules.quantizesActivations(weight.dtype as DType) || columnsOf(x) % 32 !== 0) return at(x);
-    let q = quantized.get(x);
+    const dtype = rules.activationType(weight.dtype as DType);
+    if (!dtype || columnsOf(x) % 32 !== 0) return at(x);
+    let q = quantized[dtype].get(x);
     if (!q) {
-      q = lowered.apply('quantize', [at(x)], {}, `${x.name}.q8`);
-      quantized.set(x, q);
+      q = lowered.apply('quantize', [at(x)], { wide: dtype === 'Q8W' ? 1 : 0 }, `${x.name}.q8`);
+      quantized[dtype].set(x, q);
     }
     return q;
   }

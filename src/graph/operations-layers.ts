@@ -139,13 +139,16 @@ export const LAYER_OPERATIONS: Readonly<Record<LayerOp, Operation>> = {
     ],
   },
 
-  /** Activations to 8 bits, by blocks of 32 (see Q8A): what lowering puts before an integer matmul. */
+  /**
+   * Activations to 8 bits, by blocks of 32 (see ActivationDType): what lowering puts before an integer matmul.
+   * Params: wide (1: Q8W, 0 or absent: Q8A).
+   */
   quantize: {
     write: 'store',
-    infer(inputs) {
+    infer(inputs, { wide }) {
       const [x] = operands(inputs, 1, 'quantize') as unknown as [Tensor];
       expect(columnsOf(x) % 32 === 0, 'quantize', inputs, 'columns must be a multiple of 32');
-      return { shape: x.shape, dtype: 'Q8A' };
+      return { shape: x.shape, dtype: wide ? 'Q8W' : 'Q8A' };
     },
   },
 };

@@ -83,7 +83,7 @@ interface Planned {
 const planned: fc.Arbitrary<Planned> = fc.tuple(steps, fc.boolean()).map(([choices, isLowered]) => {
   const built = buildGraph(choices);
   const graph = isLowered
-    ? lower(built, { siluMul: true, matmulAdd: true, quantizesActivations: (d) => d === 'Q8_0' })
+    ? lower(built, { siluMul: true, matmulAdd: true, activationType: (d) => (d === 'Q8_0' ? 'Q8A' : undefined) })
     : built;
   // A counterexample is told by its choices: printing graphs, whose nodes hold their operands, would never end.
   const toString = (): string => `${isLowered ? 'lowered' : 'as it is'}: ${JSON.stringify(choices)}`;

@@ -22,10 +22,13 @@ export type Dim = number | RowCount;
 export type Shape = readonly Dim[];
 
 /**
- * ggml's types, and `Q8A`: activations quantised on the fly. A row of n values in Q8A is n/32 blocks of 40 bytes:
- * f32 scale, i32 sum of the quants, 32 signed bytes.
+ * Activations quantised to 8 bits on the fly. A row of n values is n/32 blocks: f32 scale, two i16 with the sums of the
+ * first and of the last 16 quants, and 32 quants: signed bytes in `Q8A`, i16 in `Q8W`.
  */
-export type TensorDType = DType | 'Q8A';
+export type ActivationDType = 'Q8A' | 'Q8W';
+
+/** ggml's types, and those of quantised activations. */
+export type TensorDType = DType | ActivationDType;
 
 /** Where a tensor's bytes live. Only `arena` is planned; the rest lasts as long as the program. */
 export type Region = 'weights' | 'constants' | 'inputs' | 'state' | 'arena';
@@ -41,7 +44,7 @@ export interface Tensor {
   readonly name: string;
 }
 
-export const Q8A_BLOCK_BYTES = 40;
+export const ACTIVATION_BLOCK_BYTES = { Q8A: 40, Q8W: 72 } as const satisfies Record<ActivationDType, number>;
 
 export const dimMax = (dim: Dim): number => (typeof dim === 'number' ? dim : dim.max);
 
@@ -68,7 +71,7 @@ export const elementsMax = (tensor: Tensor): number => tensor.shape.reduce<numbe
 /** Bytes at the upper bounds of the dimensions. */
 export function sizeBytesMax(tensor: Tensor): number {
   const elements = elementsMax(tensor);
-  if (tensor.dtype === 'Q8A') return (elements / 32) * Q8A_BLOCK_BYTES;
+  if (tensor.dtype === 'Q8A' || tensor.dtype === 'Q8W') return (elements / 32) * ACTIVATION_BLOCK_BYTES[tensor.dtype];
   const { blockElements, blockBytes } = BLOCK_FORMATS[tensor.dtype];
   return Math.ceil(elements / blockElements) * blockBytes;
 }

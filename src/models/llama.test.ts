@@ -116,7 +116,7 @@ test('the arena is far smaller than what is computed, and does not grow with the
   const plan = async (nLayer: number) => {
     const graph = defineModel(await read({ nLayer })).buildGraph(LIMITS);
     const program = planProgram(
-      lower(graph, { siluMul: true, matmulAdd: true, quantizesActivations: (d) => d === 'Q8_0' }),
+      lower(graph, { siluMul: true, matmulAdd: true, activationType: (d) => (d === 'Q8_0' ? 'Q8A' : undefined) }),
     );
     return { program, buffers: program.buffers.reduce((n, b) => n + b.sizeBytes, 0) };
   };
@@ -131,7 +131,11 @@ test('the arena is far smaller than what is computed, and does not grow with the
 
 test('lowering fuses each gate and quantises each operand once', async () => {
   const graph = defineModel(await read()).buildGraph(LIMITS);
-  const lowered = lower(graph, { siluMul: true, matmulAdd: true, quantizesActivations: (d) => d === 'Q8_0' });
+  const lowered = lower(graph, {
+    siluMul: true,
+    matmulAdd: true,
+    activationType: (d) => (d === 'Q8_0' ? 'Q8A' : undefined),
+  });
   assert.equal(countOf(lowered, 'siluMul'), 4);
   assert.equal(countOf(lowered, 'silu') + countOf(lowered, 'mul'), 0);
   // A layer: for q, k and v together, for the attention's output, for gate and up together, for down. Then the logits.

@@ -2,7 +2,7 @@
 // caller.
 
 import { SmallMindError } from '../base/errors.ts';
-import { f16ToF32, f32ToF16 } from '../base/float16.ts';
+import { f32ToF16 } from '../base/float16.ts';
 
 export interface Codec {
   /** Decodes whole blocks exactly, as ggml does: `out` has as many elements as the blocks of `bytes` hold. */
@@ -13,9 +13,6 @@ export interface Codec {
    */
   encode?(values: Float32Array, out: Uint8Array): void;
 }
-
-/** The binary16 at `at`, little-endian. */
-export const halfAt = (bytes: Uint8Array, at: number): number => f16ToF32(bytes[at]! | (bytes[at + 1]! << 8));
 
 /**
  * Bit pattern of the binary16 nearest to a block's scale.

@@ -1,22 +1,43 @@
 // The block formats by dtype, and the two doors to them: bytes → float32 values and back. A new format is a file of its
-// family with a `Codec`, and a line in this table.
+// family with a `QuantizedFormat`, and a line in this table.
 
 import { BLOCK_FORMATS, rowBytes } from '../base/dtype.ts';
 import type { DType } from '../base/dtype.ts';
 import { ShapeError, SmallMindError, UnsupportedError } from '../base/errors.ts';
+import { codecOf } from './block.ts';
+import type { QuantizedFormat } from './block.ts';
 import type { Codec } from './codec.ts';
 import { BF16, F16, F32 } from './floats.ts';
 import { IQ4_NL, IQ4_XS } from './iq4.ts';
 import { Q2_K, Q3_K, Q4_K, Q5_K, Q6_K } from './k-quants.ts';
-import { Q4_0, Q4_1 } from './q4.ts';
+import { Q4_0, Q4_1, encodeQ4_0 } from './q4.ts';
 import { Q5_0, Q5_1 } from './q5.ts';
-import { Q8_0 } from './q8.ts';
+import { Q8_0, encodeQ8_0 } from './q8.ts';
 
-const PLAIN: Readonly<Partial<Record<DType, Codec>>> = { F32, F16, BF16 };
-const BY_32: Readonly<Partial<Record<DType, Codec>>> = { Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL };
-const BY_256: Readonly<Partial<Record<DType, Codec>>> = { Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_XS };
+/** Formats whose blocks are integers with scales. */
+export const QUANTIZED_FORMATS: readonly QuantizedFormat[] = [
+  Q8_0,
+  Q4_0,
+  Q4_1,
+  Q5_0,
+  Q5_1,
+  IQ4_NL,
+  IQ4_XS,
+  Q2_K,
+  Q3_K,
+  Q4_K,
+  Q5_K,
+  Q6_K,
+];
 
-export const CODECS: Readonly<Partial<Record<DType, Codec>>> = { ...PLAIN, ...BY_32, ...BY_256 };
+const ENCODERS: Readonly<Partial<Record<DType, Codec['encode']>>> = { Q8_0: encodeQ8_0, Q4_0: encodeQ4_0 };
+
+export const CODECS: Readonly<Partial<Record<DType, Codec>>> = {
+  F32,
+  F16,
+  BF16,
+  ...Object.fromEntries(QUANTIZED_FORMATS.map((format) => [format.dtype, codecOf(format, ENCODERS[format.dtype])])),
+};
 
 /**
  * Decodes blocks to f32[bytes / blockBytes · blockElements], exactly as ggml's dequantize does.

@@ -3,59 +3,68 @@
 // Source: block_q4_0, block_q4_1 and quantize_row_q4_0_ref of ggml.
 
 import { BLOCK_FORMATS } from '../base/dtype.ts';
-import { halfAt, scaleToF16 } from './codec.ts';
+import { wordAt } from './block.ts';
+import type { QuantizedFormat } from './block.ts';
+import { scaleToF16 } from './codec.ts';
 import type { Codec } from './codec.ts';
 
 const { blockElements, blockBytes } = BLOCK_FORMATS.Q4_0;
 const half = blockElements / 2;
 
-export const Q4_0: Codec = {
-  decode(bytes, out) {
-    for (let block = 0, at = 0; block < out.length; block += blockElements, at += blockBytes) {
-      const d = halfAt(bytes, at);
-      for (let i = 0; i < half; i++) {
-        const pair = bytes[at + 2 + i]!;
-        out[block + i] = d * ((pair & 15) - 8);
-        out[block + half + i] = d * ((pair >> 4) - 8);
-      }
-    }
-  },
+/** Sixteen bytes of half-bytes in that order: 32 quants from `to` on. */
+export function readHalfBytes(bytes: Uint8Array, at: number, quants: Uint8Array, to = 0): void {
+  for (let i = 0; i < half; i++) {
+    const pair = bytes[at + i]!;
+    quants[to + i] = pair & 15;
+    quants[to + half + i] = pair >> 4;
+  }
+}
 
-  encode(values, out) {
-    for (let block = 0, at = 0; block < values.length; block += blockElements, at += blockBytes) {
-      // The value of largest magnitude, with its sign: it becomes -8, the level that has no positive counterpart.
-      let extreme = 0;
-      for (let i = 0; i < blockElements; i++) {
-        const value = values[block + i]!;
-        if (Math.abs(value) > Math.abs(extreme)) extreme = value;
-      }
-      const d = Math.fround(extreme / -8);
-      const inverse = d === 0 ? 0 : Math.fround(1 / d);
-      const bits = scaleToF16(d);
-      out[at] = bits;
-      out[at + 1] = bits >> 8;
-      for (let i = 0; i < half; i++) {
-        out[at + 2 + i] = level(values[block + i]!, inverse) | (level(values[block + half + i]!, inverse) << 4);
-      }
-    }
+export const Q4_0: QuantizedFormat = {
+  dtype: 'Q4_0',
+  bits: 4,
+  offset: 8,
+  scaleColumns: 0,
+  hasMinima: false,
+  read(bytes, at, block) {
+    block.dBits = wordAt(bytes, at);
+    readHalfBytes(bytes, at + 2, block.quants);
   },
+};
+
+export const Q4_1: QuantizedFormat = {
+  dtype: 'Q4_1',
+  bits: 4,
+  offset: 0,
+  scaleColumns: 0,
+  hasMinima: true,
+  read(bytes, at, block) {
+    block.dBits = wordAt(bytes, at);
+    block.dMinBits = wordAt(bytes, at + 2);
+    readHalfBytes(bytes, at + 4, block.quants);
+  },
+};
+
+export const encodeQ4_0: Codec['encode'] = (values, out) => {
+  for (let block = 0, at = 0; block < values.length; block += blockElements, at += blockBytes) {
+    // The value of largest magnitude, with its sign: it becomes -8, the level that has no positive counterpart.
+    let extreme = 0;
+    for (let i = 0; i < blockElements; i++) {
+      const value = values[block + i]!;
+      if (Math.abs(value) > Math.abs(extreme)) extreme = value;
+    }
+    const d = Math.fround(extreme / -8);
+    const inverse = d === 0 ? 0 : Math.fround(1 / d);
+    const bits = scaleToF16(d);
+    out[at] = bits;
+    out[at + 1] = bits >> 8;
+    for (let i = 0; i < half; i++) {
+      out[at + 2 + i] = level(values[block + i]!, inverse) | (level(values[block + half + i]!, inverse) << 4);
+    }
+  }
 };
 
 /** The half-byte for `x`: x / d + 8, rounded, in float32 as ggml does it (without a fused multiply-add). */
 function level(x: number, inverse: number): number {
   return Math.min(15, Math.trunc(Math.fround(Math.fround(x * inverse) + 8.5)));
 }
-
-export const Q4_1: Codec = {
-  decode(bytes, out) {
-    for (let block = 0, at = 0; block < out.length; block += 32, at += BLOCK_FORMATS.Q4_1.blockBytes) {
-      const [d, m] = [halfAt(bytes, at), halfAt(bytes, at + 2)];
-      for (let i = 0; i < half; i++) {
-        const pair = bytes[at + 4 + i]!;
-        // The product is exact in float64, and rounded once where ggml rounds it, too.
-        out[block + i] = Math.fround(d * (pair & 15)) + m;
-        out[block + half + i] = Math.fround(d * (pair >> 4)) + m;
-      }
-    }
-  },
-};

@@ -2,36 +2,37 @@
 // to value i. Q5_0: value = d · (q - 16); Q5_1: value = d · q + m.
 // Source: block_q5_0 and block_q5_1 of ggml.
 
-import { BLOCK_FORMATS } from '../base/dtype.ts';
-import { halfAt } from './codec.ts';
-import type { Codec } from './codec.ts';
+import { wordAt } from './block.ts';
+import type { QuantizedFormat } from './block.ts';
+import { readHalfBytes } from './q4.ts';
 
-const HALF = 16;
-
-/** Calls `value` with the index and the five bits of each value of a block; the bits begin at `at`. */
-function eachQuant(bytes: Uint8Array, at: number, value: (i: number, q: number) => void): void {
-  const high = bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24);
-  for (let i = 0; i < HALF; i++) {
-    const pair = bytes[at + 4 + i]!;
-    value(i, (pair & 15) | (((high >>> i) & 1) << 4));
-    value(i + HALF, (pair >> 4) | (((high >>> (i + HALF)) & 1) << 4));
-  }
+function readFiveBits(bytes: Uint8Array, at: number, quants: Uint8Array): void {
+  const high = wordAt(bytes, at) | (wordAt(bytes, at + 2) << 16);
+  readHalfBytes(bytes, at + 4, quants);
+  for (let i = 0; i < 32; i++) quants[i]! |= ((high >>> i) & 1) << 4;
 }
 
-export const Q5_0: Codec = {
-  decode(bytes, out) {
-    for (let block = 0, at = 0; block < out.length; block += 32, at += BLOCK_FORMATS.Q5_0.blockBytes) {
-      const d = halfAt(bytes, at);
-      eachQuant(bytes, at + 2, (i, q) => (out[block + i] = d * (q - 16)));
-    }
+export const Q5_0: QuantizedFormat = {
+  dtype: 'Q5_0',
+  bits: 5,
+  offset: 16,
+  scaleColumns: 0,
+  hasMinima: false,
+  read(bytes, at, block) {
+    block.dBits = wordAt(bytes, at);
+    readFiveBits(bytes, at + 2, block.quants);
   },
 };
 
-export const Q5_1: Codec = {
-  decode(bytes, out) {
-    for (let block = 0, at = 0; block < out.length; block += 32, at += BLOCK_FORMATS.Q5_1.blockBytes) {
-      const [d, m] = [halfAt(bytes, at), halfAt(bytes, at + 2)];
-      eachQuant(bytes, at + 4, (i, q) => (out[block + i] = Math.fround(d * q) + m));
-    }
+export const Q5_1: QuantizedFormat = {
+  dtype: 'Q5_1',
+  bits: 5,
+  offset: 0,
+  scaleColumns: 0,
+  hasMinima: true,
+  read(bytes, at, block) {
+    block.dBits = wordAt(bytes, at);
+    block.dMinBits = wordAt(bytes, at + 2);
+    readFiveBits(bytes, at + 4, block.quants);
   },
 };

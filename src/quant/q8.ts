@@ -2,35 +2,39 @@
 // Source: block_q8_0 and quantize_row_q8_0_ref of ggml.
 
 import { BLOCK_FORMATS } from '../base/dtype.ts';
-import { halfAt, scaleToF16 } from './codec.ts';
+import { wordAt } from './block.ts';
+import type { QuantizedFormat } from './block.ts';
+import { scaleToF16 } from './codec.ts';
 import type { Codec } from './codec.ts';
 
 const { blockElements, blockBytes } = BLOCK_FORMATS.Q8_0;
 
-export const Q8_0: Codec = {
-  decode(bytes, out) {
-    for (let block = 0, at = 0; block < out.length; block += blockElements, at += blockBytes) {
-      const d = halfAt(bytes, at);
-      // 11 bits times 8 bits fit a float32: no rounding happens.
-      for (let i = 0; i < blockElements; i++) out[block + i] = d * ((bytes[at + 2 + i]! << 24) >> 24);
-    }
+export const Q8_0: QuantizedFormat = {
+  dtype: 'Q8_0',
+  bits: 8,
+  offset: 0,
+  scaleColumns: 0,
+  hasMinima: false,
+  read(bytes, at, block) {
+    block.dBits = wordAt(bytes, at);
+    for (let i = 0; i < blockElements; i++) block.quants[i] = bytes[at + 2 + i]!;
   },
+};
 
-  encode(values, out) {
-    for (let block = 0, at = 0; block < values.length; block += blockElements, at += blockBytes) {
-      let amax = 0;
-      for (let i = 0; i < blockElements; i++) amax = Math.max(amax, Math.abs(values[block + i]!));
-      // ggml computes in float32 and divides by the unrounded scale.
-      const d = Math.fround(amax / 127);
-      const inverse = d === 0 ? 0 : Math.fround(1 / d);
-      const bits = scaleToF16(d);
-      out[at] = bits;
-      out[at + 1] = bits >> 8;
-      for (let i = 0; i < blockElements; i++) {
-        out[at + 2 + i] = roundAwayFromZero(Math.fround(values[block + i]! * inverse));
-      }
+export const encodeQ8_0: Codec['encode'] = (values, out) => {
+  for (let block = 0, at = 0; block < values.length; block += blockElements, at += blockBytes) {
+    let amax = 0;
+    for (let i = 0; i < blockElements; i++) amax = Math.max(amax, Math.abs(values[block + i]!));
+    // ggml computes in float32 and divides by the unrounded scale.
+    const d = Math.fround(amax / 127);
+    const inverse = d === 0 ? 0 : Math.fround(1 / d);
+    const bits = scaleToF16(d);
+    out[at] = bits;
+    out[at + 1] = bits >> 8;
+    for (let i = 0; i < blockElements; i++) {
+      out[at + 2 + i] = roundAwayFromZero(Math.fround(values[block + i]! * inverse));
     }
-  },
+  }
 };
 
 /** C's roundf: halves go away from zero. */

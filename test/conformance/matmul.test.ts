@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { BLOCK_FORMATS } from '../../src/base/dtype.ts';
 import type { DType } from '../../src/base/dtype.ts';
+import { CODECS } from '../../src/quant/codecs.ts';
 import { ReferenceExecutor } from '../../src/backend/reference/executor.ts';
 import type { Tensor } from '../../src/graph/tensor.ts';
 import { Rig, conform, holdThreads, rowCount, runStep } from './rig.ts';
@@ -13,24 +14,24 @@ let release: () => Promise<void>;
 before(async () => void (release = await holdThreads(3)));
 after(() => release());
 
-const DTYPES = ['F32', 'F16', 'BF16', 'Q8_0', 'Q4_0'] as const satisfies DType[];
+const DTYPES = Object.keys(CODECS) as DType[];
 const N_OUT = [1, 3, 7, 8, 9, 17, 40];
 const ROWS = [1, 2, 3, 4, 5, 7, 8, 13];
 const STEPS = [13, 1, 2, 0, 5, 8].map((rows) => ({ rows }));
 
 /** Columns that a row of this type can have. */
 const columnsFor = (dtype: DType): number[] =>
-  BLOCK_FORMATS[dtype].blockElements === 32 ? [32, 64, 96, 160] : [1, 2, 3, 4, 5, 32, 33, 67];
+  ({ 32: [32, 64, 96, 160], 256: [256, 512, 768] })[BLOCK_FORMATS[dtype].blockElements] ?? [1, 2, 3, 4, 5, 32, 33, 67];
 
-/** Sums of up to 160 float32 products, rounded at each step; relative to the standard deviation of the results. */
+/** Sums of up to 768 float32 products, rounded at each step; relative to the standard deviation of the results. */
 const TOLERANCE = 2e-6;
 
-const isInteger = (dtype: DType): boolean => dtype === 'Q8_0' || dtype === 'Q4_0';
+const isInteger = (dtype: DType): boolean => BLOCK_FORMATS[dtype].blockElements > 1;
 const waysOf = (dtype: DType) => (isInteger(dtype) ? (['f32', 'q8'] as const) : (['f32'] as const));
 
 for (const dtype of DTYPES) {
   const matmul = (rig: Rig, rows: number, nIn: number, nOut: number): void => {
-    const y = rig.graph.apply('matmul', [rig.activations(rows, nIn), rig.weight(dtype, [nOut, nIn])]);
+    const y = rig.graph.apply('matmul', [rig.activations(rows, nIn), rig.randomWeight(dtype, [nOut, nIn])]);
     rig.check(`[${rows}, ${nIn}] · [${nOut}, ${nIn}]ᵀ`, y, TOLERANCE, Math.sqrt(nIn));
   };
 
@@ -45,7 +46,7 @@ for (const dtype of DTYPES) {
   conform(
     `matmul with ${dtype} weights and every number of rows`,
     (rig) => {
-      for (const rows of ROWS) matmul(rig, rows, 96, 17);
+      for (const rows of ROWS) matmul(rig, rows, columnsFor(dtype).at(-1)!, 17);
     },
     { activations: waysOf(dtype) },
   );
@@ -53,8 +54,9 @@ for (const dtype of DTYPES) {
   conform(
     `matmul with ${dtype} weights touches no row beyond a row count that varies`,
     (rig) => {
-      const x = rig.activations(rowCount(13), 64);
-      rig.check('y', rig.graph.apply('matmul', [x, rig.weight(dtype, [9, 64])]), TOLERANCE, 8);
+      const nIn = columnsFor(dtype).at(-2)!;
+      const x = rig.activations(rowCount(13), nIn);
+      rig.check('y', rig.graph.apply('matmul', [x, rig.randomWeight(dtype, [9, nIn])]), TOLERANCE, Math.sqrt(nIn));
     },
     { activations: waysOf(dtype), steps: STEPS },
   );
@@ -64,7 +66,7 @@ for (const dtype of DTYPES) {
     (rig) => {
       for (const nColumns of columnsFor(dtype)) {
         const ids = rig.ids([3, 0, 16, 16, 7, 8, 1, 15, 9, 2, 4, 12, 6], rowCount(13));
-        rig.check(`[17, ${nColumns}]`, rig.graph.apply('embed', [rig.weight(dtype, [17, nColumns]), ids]), 0);
+        rig.check(`[17, ${nColumns}]`, rig.graph.apply('embed', [rig.randomWeight(dtype, [17, nColumns]), ids]), 0);
       }
     },
     { steps: STEPS },

@@ -15,7 +15,8 @@ import { Random } from '../../src/base/random.ts';
 import { writeModeOf } from '../../src/graph/operations.ts';
 import { Graph, columnsOf, dimMax, rowsOf } from '../../src/graph/tensor.ts';
 import type { Dim, RowCount, Tensor } from '../../src/graph/tensor.ts';
-import { quantize } from '../../src/quant/codecs.ts';
+import { CODECS, quantize } from '../../src/quant/codecs.ts';
+import { randomBlocks } from '../random-blocks.ts';
 
 export type Activations = 'f32' | 'q8';
 
@@ -69,6 +70,20 @@ export class Rig {
 
   weight(dtype: DType, shape: readonly number[], values = this.numbers(shape.reduce((n, d) => n * d, 1))): Tensor {
     return this.rawWeight(dtype, shape, quantize(dtype, values));
+  }
+
+  /** Random values of about 1, as far as the type has them. */
+  randomWeight(dtype: DType, shape: readonly number[]): Tensor {
+    if (CODECS[dtype]!.encode) return this.weight(dtype, shape);
+    return this.rawWeight(
+      dtype,
+      shape,
+      randomBlocks(
+        dtype,
+        shape.reduce((n, d) => n * d, 1),
+        this.#random,
+      ),
+    );
   }
 
   rawWeight(dtype: DType, shape: readonly number[], bytes: Uint8Array): Tensor {

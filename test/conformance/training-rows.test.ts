@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { planForWasm } from '../../src/backend/wasm/executor.ts';
+import { chooseVariant } from '../../src/backend/wasm/probe.ts';
 import type { OpName } from '../../src/graph/operations.ts';
 import type { Tensor } from '../../src/graph/tensor.ts';
 import { columnsOf } from '../../src/graph/tensor.ts';
@@ -99,7 +100,7 @@ test('the results called "in place" are, and the others are not', () => {
   for (const each of CASES) {
     const rig = new Rig();
     bothWays(rig, each);
-    const { instructions, outputs } = planForWasm(rig.graph, 'f32');
+    const { instructions, outputs } = planForWasm(rig.graph, { activations: 'f32' }, chooseVariant('auto'));
     rig.checks.forEach(({ name, tolerance }, i) => {
       if (tolerance === Infinity) return;
       const { out, inputs } = instructions.find((instruction) => instruction.out.tensor === outputs[i]!.tensor)!;

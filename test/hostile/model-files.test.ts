@@ -141,20 +141,20 @@ describe('a model file is refused', () => {
     [
       'with a matrix in a type that has no kernels',
       'UNSUPPORTED_DTYPE',
-      /"blk\.0\.ffn_gate\.weight".*Q4_K.*Q8_0/,
-      (content) => setTensor(content, { name: 'blk.0.ffn_gate.weight', dtype: 'Q4_K', shape: [256, 256] }, 256 * 144),
+      /"blk\.0\.ffn_gate\.weight".*IQ2_XS.*Q8_0/,
+      (content) => setTensor(content, { name: 'blk.0.ffn_gate.weight', dtype: 'IQ2_XS', shape: [256, 256] }, 256 * 74),
     ],
     [
       'with an embedding table in a type that has no kernels',
       'UNSUPPORTED_DTYPE',
-      /"token_embd\.weight".*Q6_K.*Q8_0/,
-      (content) => setTensor(content, { name: 'token_embd.weight', dtype: 'Q6_K', shape: [300, 256] }, 300 * 210),
+      /"token_embd\.weight".*IQ3_S.*Q8_0/,
+      (content) => setTensor(content, { name: 'token_embd.weight', dtype: 'IQ3_S', shape: [300, 256] }, 300 * 110),
     ],
     [
       'with a norm in a type that has no kernels',
       'UNSUPPORTED_DTYPE',
-      /"output_norm\.weight".*Q4_K/,
-      (content) => setTensor(content, { name: 'output_norm.weight', dtype: 'Q4_K', shape: [256] }, 144),
+      /"output_norm\.weight".*IQ2_XS/,
+      (content) => setTensor(content, { name: 'output_norm.weight', dtype: 'IQ2_XS', shape: [256] }, 74),
     ],
     [
       'whose vocabulary is not that of its embedding',

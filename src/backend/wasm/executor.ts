@@ -8,7 +8,7 @@ import { SmallMindError, assert } from '../../base/errors.ts';
 import { lower } from '../../graph/lower.ts';
 import { planProgram } from '../../graph/plan.ts';
 import type { Clearing, Program } from '../../graph/plan.ts';
-import type { Graph, Tensor } from '../../graph/tensor.ts';
+import type { ActivationDType, Graph, Tensor } from '../../graph/tensor.ts';
 import { columnsOf, elementsMax, rowsOf, sizeBytesMax } from '../../graph/tensor.ts';
 import { dequantize } from '../../quant/codecs.ts';
 import { requireFinite } from '../executor.ts';
@@ -17,7 +17,7 @@ import { encodePrograms } from './encode.ts';
 import { CLEARING, LINE_BYTES, RECORD_BYTES, kernelKey } from './kernels/kernel.ts';
 import type { KernelSet, KernelVariant } from './kernels/kernel.ts';
 import { kernelsOf } from './kernels/table.ts';
-import { isBiased } from './kernels/weights.ts';
+import { groupBlockBytes, interleavingOf, quantizedFormatOf } from './kernels/weights.ts';
 import { distinctLeaves, isPacked, layOutMemory, leafBytes } from './memory.ts';
 import type { MemoryLayout } from './memory.ts';
 import { PAGE_BYTES, buildModule } from './module.ts';
@@ -82,14 +82,14 @@ export class WasmExecutor implements Executor {
     const nThreads = platform.canShareMemory() && platform.canBlock() ? options.nThreads : 1;
     const shared = nThreads > 1;
     const all = [graphs].flat();
-    const programs = all.map((graph) => planForWasm(graph, options.activations, options.clearing));
+    const programs = all.map((graph) => planForWasm(graph, options, variant));
     const layout = layOutMemory(programs, nThreads);
     const kernels = kernelsOf(programs);
     const memory = allocate(layout.sizeBytes, shared);
     encodePrograms(programs, kernels, layout, memory.buffer);
     const place = threadPool.reserve(nThreads);
     try {
-      await loadLeaves(all, programs, layout, memory, source, { ...options, biased: isBiased(variant) });
+      await loadLeaves(all, programs, layout, memory, source, { variant, onProgress: options.onProgress });
       const model = await threadPool.attach(place, await compile({ kernels, variant, shared }), memory);
       return new WasmExecutor(programs, layout, memory, model, variant);
     } catch (error) {
@@ -181,12 +181,17 @@ export class WasmExecutor implements Executor {
   }
 }
 
-const INTEGER_DTYPES: ReadonlySet<DType> = new Set(['Q8_0', 'Q4_0']);
-
 /** The program that the executor makes of a graph. */
-export function planForWasm(graph: Graph, activations: WasmOptions['activations'], clearing?: Clearing): Program {
-  const quantizesActivations = (dtype: DType): boolean => activations === 'q8' && INTEGER_DTYPES.has(dtype);
-  return planProgram(lower(graph, { siluMul: true, matmulAdd: true, quantizesActivations }), clearing);
+export function planForWasm(
+  graph: Graph,
+  { activations, clearing }: Pick<WasmOptions, 'activations' | 'clearing'>,
+  variant: KernelVariant,
+): Program {
+  const activationType = (dtype: DType): ActivationDType | undefined => {
+    const format = activations === 'q8' ? quantizedFormatOf(dtype) : undefined;
+    return format && (interleavingOf(format, variant) === 'quads' ? 'Q8A' : 'Q8W');
+  };
+  return planProgram(lower(graph, { siluMul: true, matmulAdd: true, activationType }), clearing);
 }
 
 function refuseClosed(): never {
@@ -224,7 +229,7 @@ function compile(kind: ModuleKind): Promise<WebAssembly.Module> {
 }
 
 interface LeafOptions {
-  readonly biased: boolean;
+  readonly variant: KernelVariant;
   readonly onProgress?: LoadProgress;
 }
 
@@ -249,7 +254,7 @@ async function loadLeaves(
     if (leaf.op === 'constant') new Float32Array(memory.buffer, address).set(constantOf(graphs, leaf.name));
     if (leaf.op !== 'weight') continue;
     const target = new Uint8Array(memory.buffer, address, leafBytes(leaf));
-    await loadWeight(leaf, target, source, staging, options.biased, (bytes) => {
+    await loadWeight(leaf, target, source, staging, options.variant, (bytes) => {
       doneBytes += bytes;
       options.onProgress?.(doneBytes, totalBytes);
     });
@@ -274,7 +279,7 @@ async function loadWeight(
   target: Uint8Array,
   source: WeightSource,
   staging: Uint8Array,
-  biased: boolean,
+  variant: KernelVariant,
   onBytes: (bytes: number) => void,
 ): Promise<void> {
   const dtype = leaf.dtype as DType;
@@ -290,11 +295,13 @@ async function loadWeight(
   }
   assert(typeof rowsOf(leaf) === 'number', `weight "${leaf.name}" has rows that vary`);
   const nColumns = columnsOf(leaf);
-  const chunkBytes = Math.floor(staging.length / groupBytes(leaf)) * groupBytes(leaf);
-  for (let offset = 0; offset < totalBytes; offset += chunkBytes) {
-    const rows = staging.subarray(0, Math.min(chunkBytes, totalBytes - offset));
+  const nGroupsAtOnce = Math.floor(staging.length / groupBytes(leaf));
+  const packedBytes = (nColumns / BLOCK_FORMATS[dtype].blockElements) * groupBlockBytes(dtype);
+  for (let offset = 0, group = 0; offset < totalBytes; group += nGroupsAtOnce) {
+    const rows = staging.subarray(0, Math.min(nGroupsAtOnce * groupBytes(leaf), totalBytes - offset));
     await source.read(leaf.name, offset, rows);
-    packRows({ name: leaf.name, dtype, nColumns }, rows, target.subarray(offset), biased);
+    packRows({ name: leaf.name, dtype, nColumns }, rows, target.subarray(group * packedBytes), variant);
+    offset += rows.length;
     onBytes(rows.length);
   }
 }

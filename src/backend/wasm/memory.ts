@@ -10,6 +10,7 @@ import type { Tensor } from '../../graph/tensor.ts';
 import { columnsOf, elementsMax, rowsOf, sizeBytesMax } from '../../graph/tensor.ts';
 import { RECORD_BYTES, SCRATCH_BYTES_MIN } from './kernels/kernel.ts';
 import { kernelFor } from './kernels/table.ts';
+import { groupBlockBytes } from './kernels/weights.ts';
 
 /** Control words, a cache line each, from address 0 on. */
 export const COUNT_ADDRESS = 0;
@@ -46,8 +47,9 @@ export const isPacked = (leaf: Tensor): boolean => leaf.op === 'weight' && leaf.
 export function leafBytes(leaf: Tensor): number {
   if (leaf.op !== 'weight') return sizeBytesMax(leaf);
   if (!isPacked(leaf)) return 4 * elementsMax(leaf);
-  const { blockElements, blockBytes } = BLOCK_FORMATS[leaf.dtype as DType];
-  return Math.ceil((rowsOf(leaf) as number) / 8) * 8 * (columnsOf(leaf) / blockElements) * blockBytes;
+  const dtype = leaf.dtype as DType;
+  const nBlocks = columnsOf(leaf) / BLOCK_FORMATS[dtype].blockElements;
+  return Math.ceil((rowsOf(leaf) as number) / 8) * nBlocks * groupBlockBytes(dtype);
 }
 
 /**

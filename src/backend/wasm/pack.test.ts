@@ -4,16 +4,23 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { rowBytes } from '../../base/dtype.ts';
 import type { DType } from '../../base/dtype.ts';
+import type { KernelVariant } from './kernels/kernel.ts';
 import { packRows } from './pack.ts';
 
 /** Bytes that tell where they come from. */
 const numbered = (n: number): Uint8Array => Uint8Array.from({ length: n }, (_, i) => (i * 7 + (i >> 8)) & 0x3f);
 
-function pack(dtype: DType, nColumns: number, nRows: number, bytes: Uint8Array, biased = false): Uint8Array {
+function pack(
+  dtype: DType,
+  nColumns: number,
+  nRows: number,
+  bytes: Uint8Array,
+  dot: KernelVariant['dot'] = 'i7',
+): Uint8Array {
   const nGroups = Math.ceil(nRows / 8);
   // What was there before must not shine through.
   const target = new Uint8Array(nGroups * 8 * rowBytes(dtype, nColumns)).fill(0xee);
-  packRows({ name: 'w', dtype, nColumns }, bytes, target, biased);
+  packRows({ name: 'w', dtype, nColumns }, bytes, target, { set: 'relaxed', dot, fma: true });
   return target;
 }
 
@@ -39,18 +46,16 @@ for (const [dtype, size] of [
   });
 }
 
-for (const [dtype, nQuantBytes, biased] of [
-  ['Q8_0', 32, false],
-  ['Q8_0', 32, true],
-  ['Q4_0', 16, false],
-  ['Q4_0', 16, true],
+for (const [dtype, nQuantBytes, dot, flip] of [
+  ['Q8_0', 32, 'u8', 0x80],
+  ['Q4_0', 16, 'u8', 0],
+  ['Q4_0', 16, 'i7', 0],
 ] as const) {
-  test(`${dtype}${biased ? ', biased' : ''}: eight scales, then four bytes of each row in turn`, () => {
+  test(`${dtype} for ${dot}: eight scales, then four bytes of each row in turn`, () => {
     const [nRows, nBlocks] = [10, 2];
     const blockBytes = 2 + nQuantBytes;
     const bytes = numbered(nRows * nBlocks * blockBytes);
-    const packed = pack(dtype, nBlocks * 32, nRows, bytes, biased);
-    const flip = biased && dtype === 'Q8_0' ? 0x80 : 0;
+    const packed = pack(dtype, nBlocks * 32, nRows, bytes, dot);
     for (let row = 0; row < 16; row++) {
       for (let block = 0; block < nBlocks; block++) {
         const group = (Math.floor(row / 8) * nBlocks + block) * 8 * blockBytes;
@@ -66,6 +71,24 @@ for (const [dtype, nQuantBytes, biased] of [
   });
 }
 
+test('Q8_0 for products of 16 bits: eight scales, then two bytes of each row in turn', () => {
+  const [nRows, nBlocks] = [10, 2];
+  const bytes = numbered(nRows * nBlocks * 34);
+  for (const dot of ['i7', 'i16'] as const) {
+    const packed = pack('Q8_0', nBlocks * 32, nRows, bytes, dot);
+    for (let row = 0; row < 16; row++) {
+      for (let block = 0; block < nBlocks; block++) {
+        const group = (Math.floor(row / 8) * nBlocks + block) * 8 * 34;
+        for (let i = 0; i < 32; i++) {
+          const offset = 16 + 16 * (i >> 1) + 2 * (row % 8) + (i & 1);
+          const expected = row < nRows ? bytes[(row * nBlocks + block) * 34 + 2 + i] : 0;
+          assert.equal(packed[group + offset], expected, `row ${row}, block ${block}, quant ${i}`);
+        }
+      }
+    }
+  }
+});
+
 test('rows may be given in parts, at any place in memory that is aligned to four bytes', () => {
   const bytes = numbered(24 * 4 * 6);
   const whole = pack('F32', 6, 24, bytes);
@@ -76,7 +99,11 @@ test('rows may be given in parts, at any place in memory that is aligned to four
   ] as const) {
     const rows = new Uint8Array(12 + (to - from) * 24);
     rows.set(bytes.subarray(from * 24, to * 24), 12);
-    packRows({ name: 'w', dtype: 'F32', nColumns: 6 }, rows.subarray(12), memory.subarray(100 + from * 24), false);
+    packRows({ name: 'w', dtype: 'F32', nColumns: 6 }, rows.subarray(12), memory.subarray(100 + from * 24), {
+      set: 'relaxed',
+      dot: 'i7',
+      fma: true,
+    });
   }
   assert.deepEqual(Uint8Array.from(memory.subarray(100)), whole);
 });
@@ -89,6 +116,7 @@ const NON_FINITE: Readonly<Record<string, [DType, number, Uint8Array, number]>> 
   'a BF16 NaN': ['BF16', 4, Uint8Array.of(0xc0, 0x7f), 6],
   'a Q8_0 scale of Infinity': ['Q8_0', 32, Uint8Array.of(0, 0x7c), 34],
   'a Q4_0 scale of NaN': ['Q4_0', 32, Uint8Array.of(0, 0xfe), 18],
+  'a Q4_K scale of minima of Infinity': ['Q4_K', 256, Uint8Array.of(0, 0x7c), 146],
 };
 
 for (const [what, [dtype, nColumns, bytes, at]] of Object.entries(NON_FINITE)) {
@@ -111,8 +139,8 @@ for (const [what, [dtype, nColumns, bytes, at]] of Object.entries(NON_FINITE)) {
 }
 
 test('refuses a type without kernels', () => {
-  assert.throws(() => pack('Q4_K', 256, 1, new Uint8Array(144)), {
+  assert.throws(() => pack('IQ2_XS', 256, 1, new Uint8Array(74)), {
     code: 'UNSUPPORTED_DTYPE',
-    message: /Q4_K.*requantise/,
+    message: /IQ2_XS.*requantise/,
   });
 });

@@ -4,17 +4,30 @@
 // columns in a fixed order, whatever the tile: the bits do not depend on batch, chunk or thread count.
 
 import { BLOCK_FORMATS } from '../../../base/dtype.ts';
-import { Q8A_BLOCK_BYTES, columnsOf } from '../../../graph/tensor.ts';
+import type { DType } from '../../../base/dtype.ts';
+import { ACTIVATION_BLOCK_BYTES, columnsOf } from '../../../graph/tensor.ts';
 import type { Instruction } from '../../../graph/plan.ts';
-import type { Tensor } from '../../../graph/tensor.ts';
+import type { Tensor, TensorDType } from '../../../graph/tensor.ts';
 import type { Expr, Local } from '../emit/expression.ts';
 import type { FunctionBuilder } from '../emit/function-builder.ts';
 import { f32x4, i16x8, i32, i32x4, i8x16, ptr, v128 } from '../emit/operations.ts';
-import { HalfToFloat, multiplyAdd } from './floats.ts';
+import type { QuantizedFormat } from '../../../quant/block.ts';
+import { QUANTIZED_FORMATS } from '../../../quant/codecs.ts';
+import { multiplyAdd } from './floats.ts';
 import { addressAt } from './kernel.ts';
 import type { Kernel, KernelBody, KernelVariant } from './kernel.ts';
-import { WEIGHT_FORMATS, groupBlockBytes } from './weights.ts';
-import type { IntegerFormat, WeightFormat } from './weights.ts';
+import {
+  BlockReader,
+  FLOAT_DTYPES,
+  dequantizedColumns,
+  floatColumn,
+  groupBlockBytes,
+  headerBytes,
+  interleavingOf,
+  layoutOf32,
+  offsetOf,
+  quantizedFormatOf,
+} from './weights.ts';
 
 /** Accumulators of a tile: [row of x][rows 0..3 and 4..7 of the group]. */
 type Accumulators = readonly (readonly [Local<'v128'>, Local<'v128'>])[];
@@ -135,178 +148,231 @@ function storeGroup(
   groupRows(k, nOut, first, whole, (i) => v128.store32_lane(target, halves[i >> 2]!, i % 4, 4 * i));
 }
 
-/** x in f32: weights are unpacked to exact f32 values. */
-function floatSource(format: WeightFormat, variant: KernelVariant): MatmulSource {
-  const { blockElements } = BLOCK_FORMATS[format.dtype];
-  const blockBytes = groupBlockBytes(format.dtype);
+/** x in f32, weights that are floats: a column at a time. */
+function floatSource(dtype: FloatDType, variant: KernelVariant): MatmulSource {
+  const columnBytes = groupBlockBytes(dtype);
   const prepare = (f: FunctionBuilder): Tile => {
-    const unpack = format.unpack(f, variant);
-    const low = f.local('v128', 'weightLow');
-    const high = f.local('v128', 'weightHigh');
-    const splat = f.local('v128', 'xSplat');
+    const load = floatColumn(f, dtype);
+    const add = columnProducts(f, variant);
     const left = f.local('i32', 'left');
-    return (w, x, accumulators, nBlocks) => {
-      const block = (xOffset: number): void => {
-        unpack(w, (k, lowValue, highValue) => {
-          low.set(lowValue);
-          high.set(highValue);
-          x.forEach((p, c) => {
-            const [accLow, accHigh] = accumulators[c]!;
-            splat.set(v128.load32_splat(p, xOffset + 4 * k));
-            accLow.set(multiplyAdd(variant, low, splat, accLow));
-            accHigh.set(multiplyAdd(variant, high, splat, accHigh));
-          });
-        });
-        w.set(ptr.add(w, blockBytes));
-      };
-      const advance = (nColumns: number): void => x.forEach((p) => p.set(ptr.add(p, 4 * nColumns)));
-      left.set(nBlocks);
-      if (blockElements === 1) {
-        f.while(i32.ge_s(left, 4), () => {
-          for (let k = 0; k < 4; k++) block(4 * k);
-          advance(4);
-          left.set(i32.sub(left, 4));
+    return (w, x, accumulators, nColumns) => {
+      left.set(nColumns);
+      for (const n of [4, 1]) {
+        f.while(i32.ge_s(left, n), () => {
+          for (let k = 0; k < n; k++) {
+            const [low, high] = load(w);
+            add(x, 4 * k, low, high, accumulators);
+            w.set(ptr.add(w, columnBytes));
+          }
+          for (const p of x) p.set(ptr.add(p, 4 * n));
+          left.set(i32.sub(left, n));
         });
       }
-      f.while(i32.gt_s(left, 0), () => {
-        block(0);
-        advance(blockElements);
-        left.set(i32.sub(left, 1));
-      });
     };
   };
   // Six rows hide the latency of the multiply-add; what has to be unpacked needs the registers itself.
-  return { tileRows: format.dtype === 'F32' ? [6, 4, 1] : [4, 1], prepare };
+  return { tileRows: dtype === 'F32' ? [6, 4, 1] : [4, 1], prepare };
 }
 
-/** x in 8 bits: integer dot products of a block, then one multiply-add with the product of the scales. */
-function integerSource(format: WeightFormat, integer: IntegerFormat, variant: KernelVariant): MatmulSource {
-  const isRelaxed = variant.dot === 'u8' || (variant.dot === 'i7' && integer.offset(variant) > 0);
-  const blockBytes = groupBlockBytes(format.dtype);
+/** Emits accumulator += column · x for every row of a tile. */
+function columnProducts(f: FunctionBuilder, variant: KernelVariant) {
+  const [low, high] = [f.local('v128', 'weightLow'), f.local('v128', 'weightHigh')];
+  const splat = f.local('v128', 'xSplat');
+  return (
+    x: readonly Local<'ptr'>[],
+    offset: number,
+    lowValue: Expr<'v128'>,
+    highValue: Expr<'v128'>,
+    accumulators: Accumulators,
+  ): void => {
+    low.set(lowValue);
+    high.set(highValue);
+    x.forEach((p, c) => {
+      const [accLow, accHigh] = accumulators[c]!;
+      splat.set(v128.load32_splat(p, offset));
+      accLow.set(multiplyAdd(variant, low, splat, accLow));
+      accHigh.set(multiplyAdd(variant, high, splat, accHigh));
+    });
+  };
+}
+
+/** Runs `body` for each 32 columns of `nBlocks` blocks, with the scales read; moves `w` along. */
+function each32(
+  f: FunctionBuilder,
+  reader: BlockReader,
+  w: Local<'ptr'>,
+  nBlocks: Expr<'i32'>,
+  body: () => void,
+): void {
+  const { sizeBytes } = layoutOf32(reader.format);
+  const left = f.let('left', nBlocks);
+  const one = (): void => {
+    reader.scales(w);
+    body();
+    w.set(ptr.add(w, sizeBytes));
+  };
+  f.while(i32.gt_s(left, 0), () => {
+    reader.header(w);
+    w.set(ptr.add(w, headerBytes(reader.format)));
+    if (reader.nParts32 === 1) one();
+    else f.for(f.local('i32', 'part'), { from: 0, to: reader.nParts32 }, one);
+    left.set(i32.sub(left, 1));
+  });
+}
+
+/** x in f32, quantised weights: exact values, a column at a time. */
+function dequantizingSource(format: QuantizedFormat, variant: KernelVariant): MatmulSource {
   const prepare = (f: FunctionBuilder): Tile => {
-    const half = new HalfToFloat(f);
-    const quants = integer.quants(f);
-    const left = f.local('i32', 'left');
-    const scale = f.local('v128', 'xScale');
-    const scales = [f.local('v128', 'scaleLow'), f.local('v128', 'scaleHigh')] as const;
-    const newDots = isRelaxed ? relaxedDots : wideDots;
+    const reader = new BlockReader(f, format, variant);
+    const add = columnProducts(f, variant);
     return (w, x, accumulators, nBlocks) => {
-      const dots = newDots(f, x.length, integer.stepsPer16Bit);
-      left.set(nBlocks);
-      f.while(i32.gt_s(left, 0), () => {
-        dots.begin();
-        quants(w, (step, low, high) => dots.add(step, low, high, x));
-        scales.forEach((s, h) => s.set(half.convert(v128.load16x4_s(w, 8 * h))));
-        x.forEach((p, c) => {
-          const sums = dots.end(c);
-          scale.set(v128.load32_splat(p, 0));
-          accumulators[c]!.forEach((acc, h) => {
-            const corrected = correct(integer.offset(variant), sums[h]!, p);
-            const value = f32x4.convert_i32x4_s(corrected);
-            acc.set(multiplyAdd(variant, value, f32x4.mul(scales[h]!, scale), acc));
-          });
-        });
-        w.set(ptr.add(w, blockBytes));
-        x.forEach((p) => p.set(ptr.add(p, Q8A_BLOCK_BYTES)));
-        left.set(i32.sub(left, 1));
+      each32(f, reader, w, nBlocks, () => {
+        dequantizedColumns(f, reader, variant, w, (k, low, high) => add(x, 4 * k, low, high, accumulators));
+        for (const p of x) p.set(ptr.add(p, 128));
       });
     };
   };
-  return { tileRows: isRelaxed ? [4, 1] : [2, 1], prepare };
+  return { tileRows: [4, 1], prepare };
 }
 
-/** Unsigned quants are too large by `offset`: the sum of the activations, times it, is too much. */
-function correct(offset: number, sums: Expr<'v128'>, x: Expr<'ptr'>): Expr<'v128'> {
-  if (offset === 0) return sums;
-  return i32x4.sub(sums, i32x4.shl(v128.load32_splat(x, 4), 31 - Math.clz32(offset)));
+/** x in 8 bits: integer dot products of a part, then one multiply-add with the product of the scales. */
+function integerSource(format: QuantizedFormat, variant: KernelVariant): MatmulSource {
+  const isQuads = interleavingOf(format, variant) === 'quads';
+  const xBlockBytes = ACTIVATION_BLOCK_BYTES[isQuads ? 'Q8A' : 'Q8W'];
+  const offset = offsetOf(format, variant);
+  const prepare = (f: FunctionBuilder): Tile => {
+    const reader = new BlockReader(f, format, variant);
+    const newDots = isQuads ? quadDots : pairDots;
+    const [scale, sum, scaledSum] = ['xScale', 'xSum', 'xScaledSum'].map((name) => f.local('v128', name)) as [
+      Local<'v128'>,
+      Local<'v128'>,
+      Local<'v128'>,
+    ];
+    return (w, x, accumulators, nBlocks) => {
+      const nParts = reader.parts.length;
+      const dots = newDots(f, x.length, nParts);
+      each32(f, reader, w, nBlocks, () => {
+        dots.begin();
+        reader.steps(w, (step, low, high) => dots.add(step, low, high, x));
+        x.forEach((p, c) => {
+          scale.set(v128.load32_splat(p, 0));
+          reader.parts.forEach((part, i) => {
+            if (offset !== 0 || part.minimum) sum.set(activationSum(p, nParts, i));
+            if (part.minimum) scaledSum.set(f32x4.mul(f32x4.convert_i32x4_s(sum), scale));
+            accumulators[c]!.forEach((acc, h) => {
+              const dot = dots.end(c, i, h);
+              const centred = offset === 0 ? dot : i32x4.sub(dot, i32x4.shl(sum, Math.log2(offset)));
+              const value = f32x4.convert_i32x4_s(centred);
+              acc.set(multiplyAdd(variant, value, f32x4.mul(part.scale[h]!, scale), acc));
+              if (part.minimum) acc.set(multiplyAdd(variant, part.minimum[h]!, scaledSum, acc));
+            });
+          });
+        });
+        for (const p of x) p.set(ptr.add(p, xBlockBytes));
+      });
+    };
+  };
+  return { tileRows: isQuads ? [4, 1] : [3, 1], prepare };
 }
 
-/** The dot products of one block, for every row of x in a tile. */
+/** Sum of the activations that part `i` of a block meets, in every lane. The block keeps those of its two halves. */
+function activationSum(x: Expr<'ptr'>, nParts: number, i: number): Expr<'v128'> {
+  const sums = v128.load32_splat(x, 4);
+  if (nParts === 1) return i32x4.dot_i16x8_s(sums, i16x8.const(1, 1, 1, 1, 1, 1, 1, 1));
+  return i === 0 ? i32x4.shr_s(i32x4.shl(sums, 16), 16) : i32x4.shr_s(sums, 16);
+}
+
+/** The dot products of 32 columns in one or two parts, for every row of x in a tile. */
 interface Dots {
   begin(): void;
-  /** Four columns: bytes of 4 rows × 4 columns each. */
+  /** Four columns: the bytes that BlockReader.steps gives. */
   add(step: number, low: Expr<'v128'>, high: Expr<'v128'>, x: readonly Local<'ptr'>[]): void;
-  /** i32 sums of rows 0..3 and 4..7 with row `c` of x. */
-  end(c: number): readonly [Expr<'v128'>, Expr<'v128'>];
+  /** i32 sums of part `i` and half `h` of the rows with row `c` of x. */
+  end(c: number, i: number, h: number): Expr<'v128'>;
 }
 
-/** First four bytes of a step of x, in every lane. */
-const splatStep = (x: Local<'ptr'>, step: number): Expr<'v128'> => v128.load32_splat(x, 8 + 4 * step);
+/** Two chains a sum for a single row of x, to hide the latency. Part 1 of two begins with step 4. */
+class Sums {
+  readonly #sums: readonly (readonly (readonly Local<'v128'>[])[])[][];
+  readonly #nParts: number;
 
-/** One relaxed instruction a vector. A single row of x gets two chains, to hide the latency. */
-function relaxedDots(f: FunctionBuilder, nRows: number): Dots {
-  const nChains = nRows === 1 ? 2 : 1;
-  const sums = Array.from({ length: nRows }, (_, c) => [0, 1].map((h) => f.localArray('v128', `dot${c}${h}`, nChains)));
+  constructor(f: FunctionBuilder, nRows: number, nParts: number) {
+    const nChains = nRows === 1 ? 2 / nParts : 1;
+    this.#nParts = nParts;
+    this.#sums = Array.from({ length: nRows }, (_, c) =>
+      Array.from({ length: nParts }, (__, i) => [0, 1].map((h) => f.localArray('v128', `dot${c}${i}${h}`, nChains))),
+    );
+  }
+
+  clear(): void {
+    for (const sum of this.#sums.flat(3)) sum.set(v128.zero());
+  }
+
+  /** The chain that a step goes to. */
+  at(c: number, step: number, h: number): Local<'v128'> {
+    const chains = this.#sums[c]![this.#nParts === 2 && step >= 4 ? 1 : 0]![h]!;
+    return chains[step % chains.length]!;
+  }
+
+  total(c: number, i: number, h: number): Expr<'v128'> {
+    const [first, ...others] = this.#sums[c]![i]![h]! as [Local<'v128'>, ...Local<'v128'>[]];
+    return others.reduce<Expr<'v128'>>((a, b) => i32x4.add(a, b), first);
+  }
+}
+
+/** One relaxed instruction a vector. */
+function quadDots(f: FunctionBuilder, nRows: number, nParts: number): Dots {
+  const sums = new Sums(f, nRows, nParts);
   const splat = f.local('v128', 'xSplat');
   const weights = [f.local('v128', 'wLow'), f.local('v128', 'wHigh')] as const;
   return {
-    begin: () => sums.flat(2).forEach((s) => s.set(v128.zero())),
+    begin: () => sums.clear(),
     add(step, low, high, x) {
       weights[0].set(low);
       weights[1].set(high);
       x.forEach((p, c) => {
-        splat.set(splatStep(p, step));
+        splat.set(v128.load32_splat(p, 8 + 4 * step));
         weights.forEach((w, h) => {
-          const sum = sums[c]![h]![step % nChains]!;
+          const sum = sums.at(c, step, h);
           sum.set(i32x4.relaxed_dot_i8x16_i7x16_add_s(splat, w, sum));
         });
       });
     },
-    end: (c) =>
-      [0, 1].map((h) =>
-        sums[c]![h]!.reduce<Expr<'v128'>>((a, b) => (a === b ? a : i32x4.add(a, b)), sums[c]![h]![0]!),
-      ) as unknown as [Expr<'v128'>, Expr<'v128'>],
+    end: (c, i, h) => sums.total(c, i, h),
   };
 }
 
-/** 16-bit products, added up in 16 bits as far as they fit, then in 32. Exact with standard instructions. */
-function wideDots(f: FunctionBuilder, nRows: number, stepsPer16Bit: number): Dots {
-  // [row of x][half of the group]: rows 0, 1 and rows 2, 3 of that half, two partial sums a row.
-  const locals = (name: string) =>
-    Array.from({ length: nRows }, (_, c) => [0, 1].map((h) => f.localArray('v128', `${name}${c}${h}`, 2)));
-  const sums = locals('dot');
-  const products = locals('product');
+/** Products of 16-bit integers, added in pairs: exact with standard instructions. */
+function pairDots(f: FunctionBuilder, nRows: number, nParts: number): Dots {
+  const sums = new Sums(f, nRows, nParts);
   const splat = f.local('v128', 'xSplat');
+  const bytes = f.local('v128', 'wBytes');
   const weights = [f.local('v128', 'wLow'), f.local('v128', 'wHigh')] as const;
-  let nAdded = 0;
-  const evenLanes = [0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27];
-  const oddLanes = evenLanes.map((lane) => lane + 4);
   return {
-    begin() {
-      nAdded = 0;
-      sums.flat(2).forEach((s) => s.set(v128.zero()));
-    },
+    begin: () => sums.clear(),
     add(step, low, high, x) {
-      weights[0].set(low);
-      weights[1].set(high);
-      const isFirst = nAdded % stepsPer16Bit === 0;
-      nAdded++;
-      const isLast = nAdded % stepsPer16Bit === 0;
-      x.forEach((p, c) => {
-        splat.set(splatStep(p, step));
-        weights.forEach((w, h) => {
-          [i16x8.extmul_low_i8x16_s(splat, w), i16x8.extmul_high_i8x16_s(splat, w)].forEach((product, part) => {
-            const partial = products[c]![h]![part]!;
-            const sum = sums[c]![h]![part]!;
-            partial.set(isFirst ? product : i16x8.add(partial, product));
-            if (isLast) sum.set(i32x4.add(sum, i32x4.extadd_pairwise_i16x8_s(partial)));
+      [low, high].forEach((vector, pair) => {
+        bytes.set(vector);
+        weights[0].set(i16x8.extend_low_i8x16_s(bytes));
+        weights[1].set(i16x8.extend_high_i8x16_s(bytes));
+        x.forEach((p, c) => {
+          splat.set(v128.load32_splat(p, 8 + 8 * step + 4 * pair));
+          weights.forEach((w, h) => {
+            const sum = sums.at(c, step, h);
+            sum.set(i32x4.add(sum, i32x4.dot_i16x8_s(splat, w)));
           });
         });
       });
     },
-    end: (c) =>
-      [0, 1].map((h) => {
-        const [a, b] = sums[c]![h]! as [Local<'v128'>, Local<'v128'>];
-        return i32x4.add(i8x16.shuffle(a, b, evenLanes), i8x16.shuffle(a, b, oddLanes));
-      }) as unknown as [Expr<'v128'>, Expr<'v128'>],
+    end: (c, i, h) => sums.total(c, i, h),
   };
 }
 
-function matmulValues({ out, inputs }: Instruction, format: WeightFormat): Record<string, number> {
-  const nIn = columnsOf(inputs[1]!.tensor);
-  const nBlocks = nIn / BLOCK_FORMATS[format.dtype].blockElements;
-  const isQuantized = inputs[0]!.tensor.dtype === 'Q8A';
-  const addends = inputs.slice(2).map(({ tensor }) => tensor);
+function matmulValues({ out, inputs }: Instruction, dtype: DType): Record<string, number> {
+  const [x, weights, ...addends] = inputs.map(({ tensor }) => tensor) as [Tensor, Tensor, ...Tensor[]];
+  const nIn = columnsOf(weights);
+  const nBlocks = nIn / BLOCK_FORMATS[dtype].blockElements;
+  const xBlockBytes = x.dtype === 'Q8A' || x.dtype === 'Q8W' ? ACTIVATION_BLOCK_BYTES[x.dtype] : 128;
   // A bias is the same row for all.
   const addendBytes = (t: Tensor | undefined): number =>
     t === undefined || t.shape.length === 1 ? 0 : 4 * columnsOf(t);
@@ -316,81 +382,99 @@ function matmulValues({ out, inputs }: Instruction, format: WeightFormat): Recor
     addendBytes1: addendBytes(addends[1]),
     nOut: columnsOf(out.tensor),
     nBlocks,
-    groupBytes: nBlocks * groupBlockBytes(format.dtype),
-    xRowBytes: isQuantized ? (nIn / 32) * Q8A_BLOCK_BYTES : nIn * 4,
+    groupBytes: nBlocks * groupBlockBytes(dtype),
+    xRowBytes: (nIn / 32) * xBlockBytes,
   };
 }
 
-function matmulKernels(format: WeightFormat): Kernel[] {
-  const common = {
-    op: 'matmul',
-    params: {
-      nOut: 'i32',
-      nBlocks: 'i32',
-      groupBytes: 'i32',
-      xRowBytes: 'i32',
-      nAddends: 'i32',
-      addendBytes0: 'i32',
-      addendBytes1: 'i32',
-    },
-    values: (instruction: Instruction) => matmulValues(instruction, format),
-  } as const;
-  const { integer } = format;
-  const kernels: Kernel[] = [
-    { ...common, dtypes: ['F32', format.dtype], build: (k) => buildMatmul(k, floatSource(format, k.variant)) },
-  ];
-  if (integer) {
-    const build = (k: KernelBody): void => buildMatmul(k, integerSource(format, integer, k.variant));
-    kernels.push({ ...common, dtypes: ['Q8A', format.dtype], build });
-  }
-  return kernels;
-}
+const matmulKernel = (x: TensorDType, dtype: DType, source: (variant: KernelVariant) => MatmulSource): Kernel => ({
+  op: 'matmul',
+  dtypes: [x, dtype],
+  params: {
+    nOut: 'i32',
+    nBlocks: 'i32',
+    groupBytes: 'i32',
+    xRowBytes: 'i32',
+    nAddends: 'i32',
+    addendBytes0: 'i32',
+    addendBytes1: 'i32',
+  },
+  values: (instruction) => matmulValues(instruction, dtype),
+  build: (k) => buildMatmul(k, source(k.variant)),
+});
 
 /** Rows of a packed table by id: all eight rows of a group are unpacked, the wanted lane is stored. */
-function embedKernel(format: WeightFormat): Kernel {
-  const { blockElements } = BLOCK_FORMATS[format.dtype];
-  return {
-    op: 'embed',
-    dtypes: [format.dtype],
-    params: { nBlocks: 'i32', groupBytes: 'i32' },
-    values({ inputs }) {
-      const nBlocks = columnsOf(inputs[0]!.tensor) / blockElements;
-      return { nBlocks, groupBytes: nBlocks * groupBlockBytes(format.dtype) };
-    },
-    build(k) {
-      const { f } = k;
-      const out = k.out();
-      const weights = k.input(0, 'weights');
-      const ids = k.input(1, 'ids');
-      const nBlocks = k.param('nBlocks');
-      const groupBytes = f.let('groupBytes', ptr.fromI32(k.param('groupBytes')));
-      const { from, to } = k.share(i32.mul(k.rows(), nBlocks));
-      const unpack = format.unpack(f, k.variant);
-      const item = f.local('i32', 'item');
-      const id = f.local('i32', 'id');
-      const w = f.local('ptr', 'w');
-      const target = f.local('ptr', 'target');
-      const lane = f.local('v128', 'lane');
-      const value = f.local('v128', 'value');
-      f.for(item, { from, to }, () => {
-        id.set(i32.load(addressAt(ids, i32.div_u(item, nBlocks), 4)));
-        const groupStart = addressAt(weights, i32.shr_u(id, 3), groupBytes);
-        w.set(addressAt(groupStart, i32.rem_u(item, nBlocks), groupBlockBytes(format.dtype)));
-        target.set(addressAt(out, item, 4 * blockElements));
-        // Swizzle indices that bring row (id mod 4) of a vector to lane 0.
-        const firstByte = i32.mul(i32.and(id, 3), 0x04040404);
-        lane.set(i32x4.splat(i32.add(firstByte, 0x03020100)));
-        unpack(w, (column, low, high) => {
-          value.set(low);
-          f.if(i32.and(id, 4), () => value.set(high));
-          v128.store32_lane(target, i8x16.swizzle(value, lane), 0, 4 * column);
-        });
-      });
-    },
+const embedKernel = (dtype: DType): Kernel => ({
+  op: 'embed',
+  dtypes: [dtype],
+  params: { nBlocks: 'i32', groupBytes: 'i32' },
+  values({ inputs }) {
+    const nBlocks = columnsOf(inputs[0]!.tensor) / BLOCK_FORMATS[dtype].blockElements;
+    return { nBlocks, groupBytes: nBlocks * groupBlockBytes(dtype) };
+  },
+  build(k) {
+    const { f } = k;
+    const out = k.out();
+    const weights = k.input(0, 'weights');
+    const ids = k.input(1, 'ids');
+    const nBlocks = k.param('nBlocks');
+    const groupBytes = f.let('groupBytes', ptr.fromI32(k.param('groupBytes')));
+    const { from, to } = k.share(i32.mul(k.rows(), nBlocks));
+    const item = f.local('i32', 'item');
+    const id = f.local('i32', 'id');
+    const w = f.local('ptr', 'w');
+    const target = f.local('ptr', 'target');
+    const lane = f.local('v128', 'lane');
+    const value = f.local('v128', 'value');
+    const format = quantizedFormatOf(dtype);
+    const store = (column: number, low: Expr<'v128'>, high: Expr<'v128'>): void => {
+      value.set(low);
+      f.if(i32.and(id, 4), () => value.set(high));
+      v128.store32_lane(target, i8x16.swizzle(value, lane), 0, 4 * column);
+    };
+    const unpack = format ? unpackBlock(f, format, k.variant) : unpackColumn(f, dtype as FloatDType);
+    f.for(item, { from, to }, () => {
+      id.set(i32.load(addressAt(ids, i32.div_u(item, nBlocks), 4)));
+      const groupStart = addressAt(weights, i32.shr_u(id, 3), groupBytes);
+      w.set(addressAt(groupStart, i32.rem_u(item, nBlocks), groupBlockBytes(dtype)));
+      target.set(addressAt(out, item, 4 * BLOCK_FORMATS[dtype].blockElements));
+      // Swizzle indices that bring row (id mod 4) of a vector to lane 0.
+      const firstByte = i32.mul(i32.and(id, 3), 0x04040404);
+      lane.set(i32x4.splat(i32.add(firstByte, 0x03020100)));
+      unpack(w, target, store);
+    });
+  },
+});
+
+type StoreColumn = (column: number, low: Expr<'v128'>, high: Expr<'v128'>) => void;
+/** Emits the columns of the block at `w`; `target` moves along, so that columns are counted from it. */
+type UnpackBlock = (w: Local<'ptr'>, target: Local<'ptr'>, store: StoreColumn) => void;
+
+function unpackColumn(f: FunctionBuilder, dtype: FloatDType): UnpackBlock {
+  const load = floatColumn(f, dtype);
+  return (w, _, store) => store(0, ...load(w));
+}
+
+function unpackBlock(f: FunctionBuilder, format: QuantizedFormat, variant: KernelVariant): UnpackBlock {
+  const reader = new BlockReader(f, format, variant);
+  return (w, target, store) => {
+    each32(f, reader, w, i32.const(1), () => {
+      dequantizedColumns(f, reader, variant, w, store);
+      target.set(ptr.add(target, 128));
+    });
   };
 }
 
+type FloatDType = (typeof FLOAT_DTYPES)[number];
+
+/** Types of weights that the kernels run. */
+export const PACKED_DTYPES: readonly DType[] = [...FLOAT_DTYPES, ...QUANTIZED_FORMATS.map(({ dtype }) => dtype)];
+
 export const MATMUL_KERNELS: readonly Kernel[] = [
-  ...WEIGHT_FORMATS.flatMap(matmulKernels),
-  ...WEIGHT_FORMATS.map(embedKernel),
+  ...FLOAT_DTYPES.map((dtype) => matmulKernel('F32', dtype, (variant) => floatSource(dtype, variant))),
+  ...QUANTIZED_FORMATS.flatMap((format) => [
+    matmulKernel('F32', format.dtype, (variant) => dequantizingSource(format, variant)),
+    matmulKernel('Q8A', format.dtype, (variant) => integerSource(format, variant)),
+  ]),
+  ...PACKED_DTYPES.map(embedKernel),
 ];

@@ -1,6 +1,6 @@
 // Kernels that work row by row: RMSNorm, rotary positions, gathering of rows, quantisation of activations, clearing.
 
-import { Q8A_BLOCK_BYTES, columnsOf } from '../../../graph/tensor.ts';
+import { ACTIVATION_BLOCK_BYTES, columnsOf } from '../../../graph/tensor.ts';
 import type { Expr, Local } from '../emit/expression.ts';
 import { f32, f32x4, f64, i16x8, i32, i32x4, i8x16, memory, ptr, v128 } from '../emit/operations.ts';
 import { maxMagnitude, splatF32, sumLanes, sumLanesI32 } from './floats.ts';
@@ -165,20 +165,23 @@ const gatherRows: Kernel = {
   },
 };
 
-/** Blocks of 32 to 8 bits: scale = max|x| / 127, quants rounded to nearest (ties to even), and their sum. */
+/** Blocks of 32 to 8 bits: scale = max|x| / 127, quants rounded to nearest (ties to even), and their sums by 16. */
 const quantize: Kernel = {
   op: 'quantize',
   dtypes: [],
-  params: { nBlocks: 'i32' },
-  values: ({ out }) => ({ nBlocks: columnsOf(out.tensor) / 32 }),
+  params: { nBlocks: 'i32', isWide: 'i32' },
+  values: ({ out }) => ({ nBlocks: columnsOf(out.tensor) / 32, isWide: out.tensor.dtype === 'Q8W' ? 1 : 0 }),
   build(k) {
     const { f } = k;
     const out = k.out();
     const x = k.input(0, 'x');
+    const isWide = k.param('isWide');
+    const { Q8A, Q8W } = ACTIVATION_BLOCK_BYTES;
+    const blockBytes = f.let('blockBytes', ptr.fromI32(i32.add(i32.mul(isWide, Q8W - Q8A), Q8A)));
     const { from, to } = k.share(i32.mul(k.rows(), k.param('nBlocks')));
     const block = f.local('i32', 'block');
     const px = f.let('px', addressAt(x, from, 128));
-    const po = f.let('po', addressAt(out, from, Q8A_BLOCK_BYTES));
+    const po = f.let('po', addressAt(out, from, blockBytes));
     const v = f.localArray('v128', 'v', 8);
     const max = f.local('v128', 'max');
     const scale = f.local('f32', 'scale');
@@ -194,13 +197,21 @@ const quantize: Kernel = {
       inverse.set(v128.and(f32x4.div(splatF32(1), f32x4.splat(scale)), isNormal));
       for (const x8 of v) x8.set(i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.mul(x8, inverse))));
       f32.store(po, scale);
-      const sum = v.slice(1).reduce<ReturnType<typeof i32x4.add>>((s, x8) => i32x4.add(s, x8), v[0]!);
-      i32.store(po, i32x4.extract_lane(sumLanesI32(f, sum), 0), 4);
-      const narrow = (i: number) => i16x8.narrow_i32x4_s(v[i]!, v[i + 1]!);
-      v128.store(po, i8x16.narrow_i16x8_s(narrow(0), narrow(2)), 8);
-      v128.store(po, i8x16.narrow_i16x8_s(narrow(4), narrow(6)), 24);
+      [0, 4].forEach((first, i) => {
+        const sum = v.slice(first + 1, first + 4).reduce<Expr<'v128'>>((s, x8) => i32x4.add(s, x8), v[first]!);
+        i32.store16(po, i32x4.extract_lane(sumLanesI32(f, sum), 0), 4 + 2 * i);
+      });
+      const wide = [0, 2, 4, 6].map((i) => f.let('wide', i16x8.narrow_i32x4_s(v[i]!, v[i + 1]!)));
+      f.if(
+        isWide,
+        () => wide.forEach((w, i) => v128.store(po, w, 8 + 16 * i)),
+        () => {
+          v128.store(po, i8x16.narrow_i16x8_s(wide[0]!, wide[1]!), 8);
+          v128.store(po, i8x16.narrow_i16x8_s(wide[2]!, wide[3]!), 24);
+        },
+      );
       px.set(ptr.add(px, 128));
-      po.set(ptr.add(po, Q8A_BLOCK_BYTES));
+      po.set(ptr.add(po, blockBytes));
     });
   },
 };

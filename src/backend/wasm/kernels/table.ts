@@ -53,7 +53,8 @@ export function kernelsOf(programs: readonly Program[]): Kernel[] {
 function selectingTypes(op: Instruction['op'], dtypes: readonly TensorDType[]): readonly TensorDType[] {
   switch (op) {
     case 'matmul':
-      return dtypes.slice(0, 2);
+      // Which layout quantised activations have follows from the weights' type and the kernel set.
+      return dtypes.slice(0, 2).map((dtype) => (dtype === 'Q8W' ? 'Q8A' : dtype));
     case 'embed':
     case 'kvWrite':
       return dtypes.slice(0, 1);

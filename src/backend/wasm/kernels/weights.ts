@@ -1,153 +1,265 @@
-// How packed weights are read. Rows are interleaved by eight (see pack.ts): lane = row, so that eight results are two
-// vectors and need no sums over lanes. A format contributes only the unpacking of one block of eight rows; the
-// matrix kernels are shared.
+// How packed weights are read. Rows are interleaved by eight (see pack.ts), so that eight results are two vectors and
+// need no sums over lanes. A format contributes a row of the table below; the matrix kernels are shared.
+//
+// Packed, a block of eight rows of a quantised format is: f16 d of each row; f16 dmin of each row if it has minima; then
+// for each 32 columns: sub-scales, the plane of low bits, the plane of high bits. Expanded to bytes, 32 columns are 16
+// vectors v of 16 bytes; a plane of n bits stores v, v + 2n, v + 4n … in the same bytes, from the low bits on.
+//   quads  vector 2s + h: rows 4h .. 4h + 3, columns 4s .. 4s + 3 of each: what the relaxed dot product wants
+//   pairs  vector v: all rows, columns 2v and 2v + 1 of each: what the dot product of 16-bit integers wants
 
 import { BLOCK_FORMATS } from '../../../base/dtype.ts';
 import type { DType } from '../../../base/dtype.ts';
+import type { QuantizedFormat } from '../../../quant/block.ts';
+import { QUANTIZED_FORMATS } from '../../../quant/codecs.ts';
 import type { Expr, Local } from '../emit/expression.ts';
 import type { FunctionBuilder } from '../emit/function-builder.ts';
-import { f32x4, i16x8, i32x4, v128 } from '../emit/operations.ts';
+import { f32x4, i16x8, i32x4, i8x16, v128 } from '../emit/operations.ts';
 import { HalfToFloat, splatI32 } from './floats.ts';
 import type { KernelVariant } from './kernel.ts';
 
 type Vector = Expr<'v128'>;
+/** Of rows 0..3 and of rows 4..7. */
+export type Halves = readonly [Local<'v128'>, Local<'v128'>];
 
-/** Receives column `k` of the block: the weights of rows 0..3 and of rows 4..7. */
-type UseColumn = (k: number, low: Vector, high: Vector) => void;
+const BY_DTYPE = new Map(QUANTIZED_FORMATS.map((format) => [format.dtype, format]));
 
-export interface WeightFormat {
-  readonly dtype: DType;
-  /** Emits the block at `w` as exact f32 values, one column after the other. */
-  unpack(f: FunctionBuilder, variant: KernelVariant): (w: Local<'ptr'>, use: UseColumn) => void;
-  /** For formats with integer kernels. */
-  readonly integer?: IntegerFormat;
+export const quantizedFormatOf = (dtype: DType): QuantizedFormat | undefined => BY_DTYPE.get(dtype);
+
+/** Types whose weights are floats, kept as they are. */
+export const FLOAT_DTYPES = ['F32', 'F16', 'BF16'] as const satisfies readonly DType[];
+
+const ROWS = 8;
+/** f16 d of eight rows; dmin takes as many. */
+export const HALF_ROWS_BYTES = 16;
+/** Of a plane, for 32 columns of eight rows, for each bit. */
+const PLANE_BYTES_A_BIT = 32;
+
+/** Bits of the two planes. */
+export function planesOf({ bits }: QuantizedFormat): { readonly lowBits: 8 | 4 | 2; readonly highBits: 0 | 1 | 2 } {
+  const lowBits = bits === 8 ? 8 : bits >= 4 ? 4 : 2;
+  return { lowBits, highBits: (bits - lowBits) as 0 | 1 | 2 };
 }
 
-export interface IntegerFormat {
-  /** What must be subtracted from an unsigned quant; 0 where quants are read as signed. A power of two. */
-  offset(variant: KernelVariant): number;
-  /** Columns whose 16-bit products can be added up in 16 bits without overflow, counted in steps of four columns. */
-  readonly stepsPer16Bit: number;
-  /** Emits the quants, four columns a step: 16 bytes = 4 rows × 4 columns, for rows 0..3 and 4..7. */
-  quants(f: FunctionBuilder): (w: Local<'ptr'>, use: (step: number, low: Vector, high: Vector) => void) => void;
+/** Minima of 16 columns have four bits, like their scales, and share a byte with them: scale in the low half. */
+export const sharesBytes = ({ scaleColumns, hasMinima }: QuantizedFormat): boolean => scaleColumns === 16 && hasMinima;
+
+/** Where the parts of 32 columns lie, from their start. */
+export function layoutOf32(format: QuantizedFormat) {
+  const { scaleColumns, hasMinima } = format;
+  const { lowBits, highBits } = planesOf(format);
+  const scaleBytes = scaleColumns === 0 ? 0 : (32 / scaleColumns) * ROWS;
+  const low = scaleBytes + (scaleColumns === 32 && hasMinima ? ROWS : 0);
+  const high = low + PLANE_BYTES_A_BIT * lowBits;
+  return { mins: scaleBytes, low, high, sizeBytes: high + PLANE_BYTES_A_BIT * highBits };
 }
 
-/** Bytes of one block of eight rows. */
-export const groupBlockBytes = (dtype: DType): number => 8 * BLOCK_FORMATS[dtype].blockBytes;
+export const headerBytes = ({ hasMinima }: QuantizedFormat): number => HALF_ROWS_BYTES * (hasMinima ? 2 : 1);
 
-/** f16 scales of the eight rows stand in front of a quantised block. */
-const SCALES_BYTES = 16;
+/** Bytes of one block (of 32 or 256 columns, or of one) of eight rows. */
+export function groupBlockBytes(dtype: DType): number {
+  const { blockElements, blockBytes } = BLOCK_FORMATS[dtype];
+  const format = quantizedFormatOf(dtype);
+  if (!format) return ROWS * blockBytes;
+  return headerBytes(format) + (blockElements / 32) * layoutOf32(format).sizeBytes;
+}
+
+export type Interleaving = 'quads' | 'pairs';
+
+const isSigned = ({ bits, levels }: QuantizedFormat): boolean => bits === 8 || levels !== undefined;
 
 /**
- * Whether Q8_0 quants are packed with 128 added, as the 8-bit unsigned operand of the relaxed dot product wants them.
+ * Whether signed quants have 128 added, as the 8-bit unsigned operand of the relaxed dot product wants them. Q8_0 is
+ * packed so, levels are looked up so.
  */
 export const isBiased = (variant: KernelVariant): boolean => variant.dot === 'u8';
 
-const F32: WeightFormat = {
-  dtype: 'F32',
-  unpack: () => (w, use) => use(0, v128.load(w, 0), v128.load(w, 16)),
-};
-
-const F16: WeightFormat = {
-  dtype: 'F16',
-  unpack(f) {
-    const half = new HalfToFloat(f);
-    return (w, use) => use(0, half.convert(v128.load16x4_s(w, 0)), half.convert(v128.load16x4_s(w, 8)));
-  },
-};
-
-const BF16: WeightFormat = {
-  dtype: 'BF16',
-  unpack: () => (w, use) => use(0, i32x4.shl(v128.load16x4_u(w, 0), 16), i32x4.shl(v128.load16x4_u(w, 8), 16)),
-};
-
-/** Emits each of `nSteps` pairs of vectors at `w` into the same two locals. */
-function loadSteps(f: FunctionBuilder, nSteps: number) {
-  const low = f.local('v128', 'quantsLow');
-  const high = f.local('v128', 'quantsHigh');
-  return (w: Local<'ptr'>, use: (step: number, low: Local<'v128'>, high: Local<'v128'>) => void): void => {
-    for (let step = 0; step < nSteps; step++) {
-      low.set(v128.load(w, SCALES_BYTES + 32 * step));
-      high.set(v128.load(w, SCALES_BYTES + 32 * step + 16));
-      use(step, low, high);
-    }
-  };
+/** The relaxed dot product where its unsigned operand holds the quants. */
+export function interleavingOf(format: QuantizedFormat, { dot }: KernelVariant): Interleaving {
+  return dot === 'u8' || (dot === 'i7' && !isSigned(format)) ? 'quads' : 'pairs';
 }
 
-/** f32 scales of the block's rows, in two locals that the returned function sets. */
-function blockScales(f: FunctionBuilder) {
-  const half = new HalfToFloat(f);
-  const low = f.local('v128', 'scaleLow');
-  const high = f.local('v128', 'scaleHigh');
-  const load = (w: Local<'ptr'>): void => {
-    low.set(half.convert(v128.load16x4_s(w, 0)));
-    high.set(half.convert(v128.load16x4_s(w, 8)));
-  };
-  return { low, high, load };
+/** What must be subtracted from the bytes that `BlockReader.steps` gives. */
+export function offsetOf(format: QuantizedFormat, variant: KernelVariant): number {
+  return isSigned(format) ? (isBiased(variant) ? 128 : 0) : format.offset;
 }
 
-const Q8_0: WeightFormat = {
-  dtype: 'Q8_0',
-  unpack(f, variant) {
-    const scales = blockScales(f);
-    const steps = loadSteps(f, 8);
-    const byteOf = (q: Vector, j: number): Vector =>
-      isBiased(variant)
-        ? i32x4.sub(v128.and(i32x4.shr_u(q, 8 * j), splatI32(255)), splatI32(128))
-        : i32x4.shr_s(i32x4.shl(q, 24 - 8 * j), 24);
-    const value = (q: Vector, j: number, scale: Vector): Vector =>
-      f32x4.mul(f32x4.convert_i32x4_s(byteOf(q, j)), scale);
-    return (w, use) => {
-      scales.load(w);
-      steps(w, (step, low, high) => {
-        for (let j = 0; j < 4; j++) use(4 * step + j, value(low, j, scales.low), value(high, j, scales.high));
-      });
-    };
-  },
-  integer: {
-    offset: (variant) => (isBiased(variant) ? 128 : 0),
-    // |product| ≤ 128 · 127 = 16,256: two fit.
-    stepsPer16Bit: 2,
-    quants: (f) => loadSteps(f, 8),
-  },
-};
+/** Scale and minimum of a part of 32 columns: of all of them, or of the first or last 16. */
+export interface Part {
+  readonly scale: Halves;
+  /** Negative; as large as it is added to each value. */
+  readonly minimum: Halves | undefined;
+}
 
-const Q4_0: WeightFormat = {
-  dtype: 'Q4_0',
-  unpack(f) {
-    const scales = blockScales(f);
-    const steps = loadSteps(f, 4);
-    const value = (q: Vector, shift: number, scale: Vector): Vector => {
-      const nibble = v128.and(i32x4.shr_u(q, shift), splatI32(15));
-      return f32x4.mul(f32x4.convert_i32x4_s(i32x4.sub(nibble, splatI32(8))), scale);
-    };
-    return (w, use) => {
-      scales.load(w);
-      steps(w, (step, low, high) => {
-        for (const shift of [0, 4]) {
-          for (let j = 0; j < 4; j++) {
-            const bits = 8 * j + shift;
-            use(4 * (step + shift) + j, value(low, bits, scales.low), value(high, bits, scales.high));
-          }
-        }
-      });
-    };
-  },
-  integer: {
-    offset: () => 8,
-    // Products are at most 15 · 127 = 1,905: all eight fit, with room to spare.
-    stepsPer16Bit: 8,
-    quants(f) {
-      const steps = loadSteps(f, 4);
-      const nibble = f.let('nibble', i32x4.const(0x0f0f0f0f, 0x0f0f0f0f, 0x0f0f0f0f, 0x0f0f0f0f));
-      return (w, use) => {
-        steps(w, (step, low, high) => {
-          use(step, v128.and(low, nibble), v128.and(high, nibble));
-          use(step + 4, v128.and(i16x8.shr_u(low, 4), nibble), v128.and(i16x8.shr_u(high, 4), nibble));
+/** Reads a packed block of eight rows of a quantised format. Emits into the function that it was made in. */
+export class BlockReader {
+  readonly format: QuantizedFormat;
+  /** One, or one for each 16 columns. `scales` sets them. */
+  readonly parts: readonly Part[];
+  readonly #f: FunctionBuilder;
+  readonly #biased: boolean;
+  readonly #half: HalfToFloat;
+  readonly #d: Halves;
+  readonly #dMin: Halves | undefined;
+  readonly #low: readonly Local<'v128'>[];
+  readonly #high: readonly Local<'v128'>[];
+  readonly #levels: Local<'v128'> | undefined;
+
+  constructor(f: FunctionBuilder, format: QuantizedFormat, variant: KernelVariant) {
+    const halves = (name: string): Halves => f.localArray('v128', name, 2) as unknown as Halves;
+    const { scaleColumns, hasMinima, levels } = format;
+    this.#f = f;
+    this.format = format;
+    this.#biased = isBiased(variant);
+    this.#half = new HalfToFloat(f);
+    this.#d = halves('d');
+    this.#dMin = hasMinima ? halves('dMin') : undefined;
+    const own = (): Part => ({ scale: halves('scale'), minimum: hasMinima ? halves('minimum') : undefined });
+    const whole: Part = { scale: this.#d, minimum: this.#dMin };
+    this.parts = scaleColumns === 0 ? [whole] : Array.from({ length: 32 / scaleColumns }, own);
+    this.#low = f.localArray('v128', 'quants', 2);
+    this.#high = f.localArray('v128', 'highBits', 2 * planesOf(format).highBits);
+    this.#levels = levels && f.let('levels', i8x16.const(...levels.map((x) => x + (this.#biased ? 128 : 0))));
+  }
+
+  /** Blocks of 32 columns that share d and dmin. */
+  get nParts32(): number {
+    return BLOCK_FORMATS[this.format.dtype].blockElements / 32;
+  }
+
+  /** d and dmin, from the start of the block. */
+  header(w: Expr<'ptr'>): void {
+    this.#d.forEach((d, h) => d.set(this.#half.convert(v128.load16x4_s(w, 8 * h))));
+    this.#dMin?.forEach((dMin, h) => {
+      const value = this.#half.convert(v128.load16x4_s(w, HALF_ROWS_BYTES + 8 * h));
+      // A minimum of its own is added, one that integers multiply is subtracted.
+      dMin.set(this.format.scaleColumns === 0 ? value : f32x4.neg(value));
+    });
+  }
+
+  /** Sets `parts` for the 32 columns at `w`. */
+  scales(w: Expr<'ptr'>): void {
+    const { scaleColumns } = this.format;
+    if (scaleColumns === 32) this.#scalesOf32(w);
+    if (scaleColumns === 16) this.#scalesOf16(w);
+  }
+
+  #scalesOf32(w: Expr<'ptr'>): void {
+    const { scale, minimum } = this.parts[0]!;
+    setProducts(scale, this.#f.let('scales', v128.load8x8_s(w)), this.#d);
+    if (!minimum) return;
+    const mins = v128.load8x8_s(w, layoutOf32(this.format).mins);
+    setProducts(minimum, this.#f.let('mins', mins), this.#dMin!);
+  }
+
+  /** Bytes are pairs: of row 0 those of the first and of the last 16 columns, and so on. */
+  #scalesOf16(w: Expr<'ptr'>): void {
+    const f = this.#f;
+    const bytes = f.let('scalePairs', v128.load(w));
+    const words = f.local('v128', 'words');
+    const split = (source: Vector, target: (part: Part) => Halves, factor: Halves): void => {
+      const all = f.let('all', source);
+      [i16x8.extend_low_i8x16_s(all), i16x8.extend_high_i8x16_s(all)].forEach((extended, h) => {
+        words.set(extended);
+        [i32x4.shr_s(i32x4.shl(words, 16), 16), i32x4.shr_s(words, 16)].forEach((value, i) => {
+          target(this.parts[i]!)[h]!.set(f32x4.mul(f32x4.convert_i32x4_s(value), factor[h]!));
         });
-      };
-    },
-  },
-};
+      });
+    };
+    if (!sharesBytes(this.format)) return split(bytes, (part) => part.scale, this.#d);
+    const nibble = splatI32(0x0f0f0f0f);
+    split(v128.and(bytes, nibble), (part) => part.scale, this.#d);
+    split(v128.and(i16x8.shr_u(bytes, 4), nibble), (part) => part.minimum!, this.#dMin!);
+  }
 
-export const WEIGHT_FORMATS: readonly WeightFormat[] = [F32, F16, BF16, Q8_0, Q4_0];
+  /**
+   * The quants of the 32 columns at `w` as bytes, four columns a step: `low` and `high` are the vectors 2·step and
+   * 2·step + 1. Steps come in an order of their own; those below 4 are the first 16 columns.
+   */
+  steps(w: Expr<'ptr'>, use: (step: number, low: Vector, high: Vector) => void): void {
+    const { lowBits, highBits } = planesOf(this.format);
+    const { low, high } = layoutOf32(this.format);
+    this.#high.forEach((v, i) => v.set(v128.load(w, high + 16 * i)));
+    const nStored = 2 * lowBits;
+    for (let s = 0; s < nStored; s += 2) {
+      this.#low.forEach((v, h) => v.set(v128.load(w, low + 16 * (s + h))));
+      for (let field = 0; field < 8 / lowBits; field++) {
+        const vectors = this.#low.map((v, h) => {
+          const index = s + h + nStored * field;
+          const bits = lowBits === 8 ? v : extractBits(v, field * lowBits, 0, lowBits);
+          if (this.#levels) return i8x16.swizzle(this.#levels, bits);
+          if (highBits === 0) return bits;
+          const nHigh = 2 * highBits;
+          const from = this.#high[index % nHigh]!;
+          return v128.or(bits, extractBits(from, Math.floor(index / nHigh) * highBits, lowBits, highBits));
+        });
+        use((s + nStored * field) / 2, vectors[0]!, vectors[1]!);
+      }
+    }
+  }
+}
+
+/** `count` bits of every byte, moved from bit `from` to bit `to`. Shifts go over 16 bits, the mask mends that. */
+function extractBits(v: Local<'v128'>, from: number, to: number, count: number): Vector {
+  const mask = ((1 << count) - 1) << to;
+  const moved = from > to ? i16x8.shr_u(v, from - to) : from < to ? i16x8.shl(v, to - from) : v;
+  return v128.and(moved, splatI32(mask * 0x01010101));
+}
+
+/** Eight 16-bit integers times eight factors. */
+function setProducts(target: Halves, integers: Local<'v128'>, factor: Halves): void {
+  const extended = [i32x4.extend_low_i16x8_s(integers), i32x4.extend_high_i16x8_s(integers)];
+  target.forEach((t, h) => t.set(f32x4.mul(f32x4.convert_i32x4_s(extended[h]!), factor[h]!)));
+}
+
+/** Receives column `k` of a block: the weights of rows 0..3 and of rows 4..7, as exact f32 values. */
+export type UseColumn = (k: number, low: Vector, high: Vector) => void;
+
+/** Two vectors of f32 at `w` for a weight that is a float itself. */
+export function floatColumn(f: FunctionBuilder, dtype: (typeof FLOAT_DTYPES)[number]) {
+  if (dtype === 'F32') return (w: Expr<'ptr'>) => [v128.load(w, 0), v128.load(w, 16)] as const;
+  if (dtype === 'BF16') {
+    return (w: Expr<'ptr'>) => [i32x4.shl(v128.load16x4_u(w, 0), 16), i32x4.shl(v128.load16x4_u(w, 8), 16)] as const;
+  }
+  const half = new HalfToFloat(f);
+  return (w: Expr<'ptr'>) => [half.convert(v128.load16x4_s(w, 0)), half.convert(v128.load16x4_s(w, 8))] as const;
+}
+
+/** The columns of 32 as exact f32 values, as ggml's dequantisation computes them. `reader.scales` goes before. */
+export function dequantizedColumns(
+  f: FunctionBuilder,
+  reader: BlockReader,
+  variant: KernelVariant,
+  w: Expr<'ptr'>,
+  use: UseColumn,
+): void {
+  const offset = offsetOf(reader.format, variant);
+  const isUnsigned = !isSigned(reader.format) || isBiased(variant);
+  const bytes = f.localArray('v128', 'bytes', 2);
+  const value = (q: Vector, step: number, h: number): Vector => {
+    const { scale, minimum } = reader.parts[step < 4 ? 0 : reader.parts.length - 1]!;
+    const centred = offset === 0 ? q : i32x4.sub(q, splatI32(offset));
+    const scaled = f32x4.mul(f32x4.convert_i32x4_s(centred), scale[h]!);
+    return minimum ? f32x4.add(scaled, minimum[h]!) : scaled;
+  };
+  const isQuads = interleavingOf(reader.format, variant) === 'quads';
+  reader.steps(w, (step, low, high) => {
+    bytes[0]!.set(low);
+    bytes[1]!.set(high);
+    for (let j = 0; j < 4; j++) {
+      const both = [0, 1].map((h) => {
+        if (!isQuads) return value(ofPair(bytes[j >> 1]!, h, j & 1), step, h);
+        const shifted = isUnsigned
+          ? v128.and(i32x4.shr_u(bytes[h]!, 8 * j), splatI32(255))
+          : i32x4.shr_s(i32x4.shl(bytes[h]!, 24 - 8 * j), 24);
+        return value(shifted, step, h);
+      });
+      use(4 * step + j, both[0]!, both[1]!);
+    }
+  });
+}
+
+/** Column `j` of two of a vector in pairs, of rows 4h .. 4h + 3, as i32. */
+function ofPair(bytes: Local<'v128'>, h: number, j: number): Vector {
+  const words = h === 0 ? i16x8.extend_low_i8x16_s(bytes) : i16x8.extend_high_i8x16_s(bytes);
+  return j === 0 ? i32x4.shr_s(i32x4.shl(words, 16), 16) : i32x4.shr_s(words, 16);
+}
