@@ -1,69 +1,91 @@
-// Attention over the paged cache, and the write into it. An item is one head of one row; threads take items in turn,
-// since later rows see more keys. Keys are visited block by block with a running maximum and sum (online softmax,
-// arXiv:1805.02867), always from position 0 on, so that the result does not depend on who computes it or on what else
-// is in the batch.
+// Attention over the paged cache, and the write into it. An item is one key-value head for up to TILE_ROWS rows of the
+// batch; threads take items in turn, since later rows see more keys. For each run of rows of one sequence, the cache is
+// visited block by block: keys are turned into f32 columns once, and all queries that share them (rows, times the heads
+// of the group) are multiplied with them in tiles; a running maximum and sum (online softmax, arXiv:1805.02867) make
+// weights of the scores, which the values are added with. A query's numbers are added in the order of its own
+// elements and positions, whatever the tile, so that its result does not depend on who computes it, or beside what.
 
 import { UnsupportedError, assert } from '../../../base/errors.ts';
 import { columnsOf } from '../../../graph/tensor.ts';
 import type { Instruction } from '../../../graph/plan.ts';
 import type { Expr, Local } from '../emit/expression.ts';
 import type { FunctionBuilder } from '../emit/function-builder.ts';
-import { f32, f32x4, i32, ptr, v128 } from '../emit/operations.ts';
-import { FloatToHalf, HalfToFloat, expInto, maxLanes, multiplyAdd, packHalves, sumLanes } from './floats.ts';
+import { f32, f32x4, i32, i32x4, ptr, v128 } from '../emit/operations.ts';
+import {
+  FloatToHalf,
+  HalfToFloat,
+  expInto,
+  maxLanes,
+  multiplyAdd,
+  packHalves,
+  splatF32,
+  sumLanes,
+  transpose,
+} from './floats.ts';
 import { addressAt } from './kernel.ts';
 import type { Kernel, KernelBody } from './kernel.ts';
 
-/** How four cache elements are read as f32, and the bytes they take. */
-interface CacheFormat {
-  readonly vectorBytes: number;
-  load(address: Expr<'ptr'>, offset?: number): Expr<'v128'>;
-}
-
 type CacheType = 'F16' | 'F32';
+const ELEMENT_BYTES = { F16: 2, F32: 4 } as const;
 
-function cacheFormat(f: FunctionBuilder, type: CacheType): CacheFormat {
-  if (type === 'F32') return { vectorBytes: 16, load: (address, offset = 0) => v128.load(address, offset) };
+/** Reads four cache elements as f32. */
+function cacheLoader(f: FunctionBuilder, type: CacheType): (address: Expr<'ptr'>) => Expr<'v128'> {
+  if (type === 'F32') return (address) => v128.load(address);
   const half = new HalfToFloat(f);
-  return { vectorBytes: 8, load: (address, offset = 0) => half.convert(v128.load16x4_s(address, offset)) };
+  return (address) => half.convert(v128.load16x4_s(address));
 }
 
-/** Positions of a cache block; the scores of one block lie in the thread's scratch. */
+/** Positions of a cache block. */
 const BLOCK = 32;
+/** Rows of the batch in an item. */
+const TILE_ROWS = 16;
+/** Queries that are worked on at once, and the columns of positions or of values that each of them then takes. */
+const TILES = [
+  { nQueries: 4, widths: [8, 4] },
+  { nQueries: 1, widths: [32, 8, 4] },
+] as const;
 
-/** Vectors that are worked on at once: enough chains to hide the latency of a multiply-add. */
-const UNROLL = 4;
-
-/** Runs `body` for 4 vectors at a time, then for one, until `left` elements are done; `body` moves its own pointers. */
-function forVectors(f: FunctionBuilder, left: Local<'i32'>, body: (nVectors: number) => void): void {
-  for (const n of [UNROLL, 1]) {
-    f.while(i32.ge_s(left, 4 * n), () => {
-      body(n);
-      left.set(i32.sub(left, 4 * n));
-    });
-  }
+/** Bytes of scratch: keys and values of a block as f32, scores of a tile, maxima and sums of an item's queries. */
+function scratchLayout(headDim: number, headsPerKv: number) {
+  const blockBytes = 4 * BLOCK * headDim;
+  const scores = 2 * blockBytes;
+  const maxima = scores + 4 * 4 * BLOCK;
+  const totals = maxima + 4 * TILE_ROWS * headsPerKv;
+  return { values: blockBytes, scores, maxima, totals, sizeBytes: totals + 4 * TILE_ROWS * headsPerKv };
 }
 
-/** What the steps of one item share. */
+/** What the steps of an item share. */
 interface Item {
-  readonly q: Local<'ptr'>;
-  readonly out: Local<'ptr'>;
-  readonly scores: Local<'ptr'>;
+  readonly f: FunctionBuilder;
+  readonly k: KernelBody;
   readonly headDim: Local<'i32'>;
+  readonly headsPerKv: Local<'i32'>;
   readonly scale: Local<'f32'>;
-  /** Address of the head's keys, or values, in the first row of the present block, and the distance of rows. */
-  readonly keys: Local<'ptr'>;
-  readonly values: Local<'ptr'>;
-  readonly rowBytes: Local<'ptr'>;
-  /** Positions of the present block that the row sees. */
+  readonly positions: Local<'ptr'>;
+  /** Bytes between rows of queries and results, and where the group's first head begins in a row. */
+  readonly queryRowBytes: Local<'ptr'>;
+  readonly queries: Local<'ptr'>;
+  readonly results: Local<'ptr'>;
+  /** First row and number of queries of the present run. Query i is head i mod headsPerKv of row i / headsPerKv. */
+  readonly firstRow: Local<'i32'>;
+  readonly nQueries: Local<'i32'>;
+  /** First position of the present block, and positions of it that the last row sees. */
+  readonly firstPosition: Local<'i32'>;
   readonly nKeys: Local<'i32'>;
-  /** Largest score so far, and the sum of e^(score − max). */
-  readonly max: Local<'f32'>;
-  readonly total: Local<'f32'>;
+  /** f32[headDim, BLOCK] */
+  readonly keyColumns: Local<'ptr'>;
+  /** f32 rows of values, and their distance. */
+  readonly values: Local<'ptr'>;
+  readonly valueRowBytes: Local<'ptr'>;
+  /** f32[4, BLOCK] */
+  readonly scores: Local<'ptr'>;
+  /** f32 a query. */
+  readonly maxima: Local<'ptr'>;
+  readonly totals: Local<'ptr'>;
 }
 
 function buildAttention(k: KernelBody, type: CacheType): void {
   const { f } = k;
-  const cache = cacheFormat(f, type);
   const out = k.out();
   const q = k.input(0, 'q');
   const keys = k.input(1, 'keys');
@@ -73,155 +95,330 @@ function buildAttention(k: KernelBody, type: CacheType): void {
   const tables = k.input(5, 'tables');
   const nHead = k.param('nHead');
   const headsPerKv = k.param('headsPerKv');
+  const headDim = k.param('headDim');
   const nBlockPerSeq = k.param('nBlockPerSeq');
-  const nItems = f.let('nItems', i32.mul(k.rows(), nHead));
+  const scratch = k.scratch();
+  const part = (name: string): Local<'ptr'> => f.let(name, ptr.add(scratch, ptr.fromI32(k.param(name))));
+  const nRows = k.rows();
+  const nKvHead = f.let('nKvHead', i32.div_u(nHead, headsPerKv));
+  const cacheRowBytes = f.let('cacheRowBytes', ptr.fromI32(i32.mul(i32.mul(nKvHead, headDim), ELEMENT_BYTES[type])));
+  const convertedValues = part('valuesOffset');
   const item: Item = {
-    q: f.local('ptr', 'qHead'),
-    out: f.local('ptr', 'outHead'),
-    scores: k.scratch(),
-    headDim: k.param('headDim'),
+    f,
+    k,
+    headDim,
+    headsPerKv,
     scale: k.paramF32('scale'),
-    keys: f.local('ptr', 'blockKeys'),
-    values: f.local('ptr', 'blockValues'),
-    rowBytes: f.let('rowBytes', ptr.fromI32(i32.mul(k.param('kvColumns'), cache.vectorBytes / 4))),
+    positions,
+    queryRowBytes: f.let('queryRowBytes', ptr.fromI32(i32.shl(i32.mul(nHead, headDim), 2))),
+    queries: f.local('ptr', 'queries'),
+    results: f.local('ptr', 'results'),
+    firstRow: f.local('i32', 'firstRow'),
+    nQueries: f.local('i32', 'nQueries'),
+    firstPosition: f.local('i32', 'firstPosition'),
     nKeys: f.local('i32', 'nKeys'),
-    max: f.local('f32', 'max'),
-    total: f.local('f32', 'sum'),
+    keyColumns: scratch,
+    values: f.local('ptr', 'blockValues'),
+    valueRowBytes: type === 'F32' ? cacheRowBytes : f.let('valueRowBytes', ptr.fromI32(i32.shl(headDim, 2))),
+    scores: part('scoresOffset'),
+    maxima: part('maximaOffset'),
+    totals: part('totalsOffset'),
   };
+  const nTiles = i32.div_u(i32.add(nRows, TILE_ROWS - 1), i32.const(TILE_ROWS));
+  const nItems = f.let('nItems', i32.mul(nTiles, nKvHead));
   const index = f.let('index', k.thread);
+  const kvHead = f.local('i32', 'kvHead');
+  const endRow = f.local('i32', 'endRow');
   const row = f.local('i32', 'row');
-  const left = f.local('i32', 'keysLeft');
+  const sequence = f.local('i32', 'sequence');
   const table = f.local('ptr', 'table');
-  const headOffset = f.local('ptr', 'headOffset');
-  const blockOffset = f.local('ptr', 'blockOffset');
+  const lastPosition = f.local('i32', 'lastPosition');
+  const cacheOffset = f.local('ptr', 'cacheOffset');
+  const toF32 = blockConverter(item, type, cacheRowBytes);
 
   f.while(i32.lt_s(index, nItems), () => {
-    row.set(i32.div_u(index, nHead));
-    item.q.set(addressAt(q, i32.mul(index, item.headDim), 4));
-    item.out.set(addressAt(out, i32.mul(index, item.headDim), 4));
-    const kvHead = i32.div_u(i32.rem_u(index, nHead), headsPerKv);
-    headOffset.set(ptr.fromI32(i32.mul(i32.mul(kvHead, item.headDim), cache.vectorBytes / 4)));
-    table.set(addressAt(tables, i32.mul(i32.load(addressAt(sequences, row, 4)), nBlockPerSeq), 4));
-    left.set(i32.add(i32.load(addressAt(positions, row, 4)), 1));
-    item.max.set(f32.const(-Infinity));
-    item.total.set(f32.const(0));
-    eachOutVector(f, item, (address, offset) => v128.store(address, v128.zero(), offset));
-    f.while(i32.gt_s(left, 0), () => {
-      item.nKeys.set(left);
-      f.if(i32.gt_s(left, BLOCK), () => item.nKeys.set(BLOCK));
-      blockOffset.set(addressAt(headOffset, i32.mul(i32.load(table), BLOCK), item.rowBytes));
-      item.keys.set(ptr.add(keys, blockOffset));
-      item.values.set(ptr.add(values, blockOffset));
-      scoreBlock(k, item, cache);
-      softmaxBlock(k, item);
-      addValues(k, item, cache);
-      left.set(i32.sub(left, BLOCK));
-      table.set(ptr.add(table, 4));
-    });
-    const inverse = f.let('inverse', f32x4.splat(f32.div(f32.const(1), item.total)));
-    eachOutVector(f, item, (address, offset) => {
-      v128.store(address, f32x4.mul(v128.load(address, offset), inverse), offset);
+    kvHead.set(i32.rem_u(index, nKvHead));
+    row.set(i32.mul(i32.div_u(index, nKvHead), TILE_ROWS));
+    endRow.set(i32.add(row, TILE_ROWS));
+    f.if(i32.gt_s(endRow, nRows), () => endRow.set(nRows));
+    const headStart = f.let('headStart', i32.mul(i32.mul(kvHead, headsPerKv), headDim));
+    item.queries.set(addressAt(q, headStart, 4));
+    item.results.set(addressAt(out, headStart, 4));
+    f.while(i32.lt_s(row, endRow), () => {
+      item.firstRow.set(row);
+      sequence.set(i32.load(addressAt(sequences, row, 4)));
+      const isSameRun = i32.and(i32.lt_s(row, endRow), i32.eq(i32.load(addressAt(sequences, row, 4)), sequence));
+      f.while(isSameRun, () => row.set(i32.add(row, 1)));
+      item.nQueries.set(i32.mul(i32.sub(row, item.firstRow), headsPerKv));
+      beginQueries(item);
+      table.set(addressAt(tables, i32.mul(sequence, nBlockPerSeq), 4));
+      lastPosition.set(i32.load(addressAt(positions, i32.sub(row, 1), 4)));
+      item.firstPosition.set(0);
+      f.while(i32.le_s(item.firstPosition, lastPosition), () => {
+        item.nKeys.set(i32.sub(i32.add(lastPosition, 1), item.firstPosition));
+        f.if(i32.gt_s(item.nKeys, BLOCK), () => item.nKeys.set(BLOCK));
+        const blockStart = addressAt(ptr.const(0), i32.mul(i32.load(table), BLOCK), cacheRowBytes);
+        const headOffset = ptr.fromI32(i32.mul(i32.mul(kvHead, headDim), ELEMENT_BYTES[type]));
+        cacheOffset.set(ptr.add(blockStart, headOffset));
+        toF32.keys(f.let('keyBlock', ptr.add(keys, cacheOffset)));
+        item.values.set(ptr.add(values, cacheOffset));
+        if (type !== 'F32') toF32.values(item.values, convertedValues);
+        eachQueryTile(item, (first, tile) => attendTile(item, first, tile));
+        item.firstPosition.set(i32.add(item.firstPosition, BLOCK));
+        table.set(ptr.add(table, 4));
+      });
+      endQueries(item);
     });
     index.set(i32.add(index, k.nThreads));
   });
 }
 
-function eachOutVector(f: FunctionBuilder, item: Item, body: (address: Expr<'ptr'>, offset: number) => void): void {
-  const p = f.let('po', item.out);
-  forVectors(f, f.let('left', item.headDim), (n) => {
-    for (let i = 0; i < n; i++) body(p, 16 * i);
-    p.set(ptr.add(p, 16 * n));
-  });
-}
-
-/** scores[j] = scale · q·keys[j]; positions of the block that the row does not see get −∞. */
-function scoreBlock(k: KernelBody, item: Item, cache: CacheFormat): void {
-  const { f } = k;
+/** Turns a block of the cache into f32: keys into columns, values into rows; as far as the last row sees them. */
+function blockConverter(item: Item, type: CacheType, cacheRowBytes: Local<'ptr'>) {
+  const { f, headDim, nKeys, keyColumns } = item;
+  const load = cacheLoader(f, type);
+  const rows = f.localArray('v128', 'cacheRow', 4);
+  const [source, target, pastKeys] = ['source', 'target', 'pastKeys'].map((name) => f.local('ptr', name)) as [
+    Local<'ptr'>,
+    Local<'ptr'>,
+    Local<'ptr'>,
+  ];
   const j = f.local('i32', 'j');
-  const keyRow = f.let('keyRow', item.keys);
-  const pq = f.local('ptr', 'pq');
-  const pk = f.local('ptr', 'pk');
   const left = f.local('i32', 'left');
-  const sums = f.localArray('v128', 'sum', UNROLL);
-  f.for(j, { from: 0, to: item.nKeys }, () => {
-    pq.set(item.q);
-    pk.set(keyRow);
-    left.set(item.headDim);
-    for (const s of sums) s.set(v128.zero());
-    forVectors(f, left, (n) => {
-      sums.slice(0, n).forEach((s, i) => {
-        s.set(multiplyAdd(k.variant, v128.load(pq, 16 * i), cache.load(pk, cache.vectorBytes * i), s));
+  const vectorBytes = 4 * ELEMENT_BYTES[type];
+  return {
+    keys(block: Expr<'ptr'>): void {
+      const keyRow = f.let('keyRow', block);
+      // Whole groups of four: what lies behind the last key is read, and its scores are masked.
+      f.for(j, { from: 0, to: nKeys, step: 4 }, () => {
+        source.set(keyRow);
+        target.set(addressAt(keyColumns, j, 4));
+        left.set(headDim);
+        f.while(i32.gt_s(left, 0), () => {
+          pastKeys.set(source);
+          for (const v of rows) {
+            v.set(load(pastKeys));
+            pastKeys.set(ptr.add(pastKeys, cacheRowBytes));
+          }
+          transpose(f, rows);
+          rows.forEach((v, i) => v128.store(target, v, 4 * BLOCK * i));
+          source.set(ptr.add(source, vectorBytes));
+          target.set(ptr.add(target, 4 * BLOCK * 4));
+          left.set(i32.sub(left, 4));
+        });
+        keyRow.set(ptr.add(keyRow, ptr.shl(cacheRowBytes, 2)));
       });
-      pq.set(ptr.add(pq, 16 * n));
-      pk.set(ptr.add(pk, cache.vectorBytes * n));
+    },
+    /** Sets `block` to the copy. */
+    values(block: Local<'ptr'>, copy: Local<'ptr'>): void {
+      target.set(copy);
+      f.for(j, { from: 0, to: nKeys }, () => {
+        source.set(block);
+        left.set(headDim);
+        f.while(i32.gt_s(left, 0), () => {
+          v128.store(target, load(source));
+          source.set(ptr.add(source, vectorBytes));
+          target.set(ptr.add(target, 16));
+          left.set(i32.sub(left, 4));
+        });
+        block.set(ptr.add(block, cacheRowBytes));
+      });
+      block.set(copy);
+    },
+  };
+}
+
+type Tile = (typeof TILES)[number];
+
+/** Calls `body` with the first query of each tile, largest tiles first. */
+function eachQueryTile({ f, nQueries }: Item, body: (first: Local<'i32'>, tile: Tile) => void): void {
+  const first = f.let('firstQuery', i32.const(0));
+  for (const tile of TILES) {
+    f.while(i32.le_s(i32.add(first, tile.nQueries), nQueries), () => {
+      body(first, tile);
+      first.set(i32.add(first, tile.nQueries));
     });
-    const folded = f32x4.add(f32x4.add(sums[0]!, sums[1]!), f32x4.add(sums[2]!, sums[3]!));
-    const score = f.let('score', f32.mul(sumLanes(f, folded), item.scale));
-    f32.store(addressAt(item.scores, j, 4), score);
-    keyRow.set(ptr.add(keyRow, item.rowBytes));
-  });
-  f.while(i32.lt_s(j, BLOCK), () => {
-    f32.store(addressAt(item.scores, j, 4), f32.const(-Infinity));
-    j.set(i32.add(j, 1));
+  }
+}
+
+/** Offset of a query's head from `queries`, and of its result from `results`. */
+function queryOffset({ queryRowBytes, headsPerKv, headDim, firstRow }: Item, query: Expr<'i32'>): Expr<'ptr'> {
+  const row = i32.add(firstRow, i32.div_u(query, headsPerKv));
+  const head = ptr.fromI32(i32.shl(i32.mul(i32.rem_u(query, headsPerKv), headDim), 2));
+  return ptr.add(ptr.mul(ptr.fromI32(row), queryRowBytes), head);
+}
+
+/** Calls `body` with the address of each vector of a query's result. */
+function eachResultVector({ f, headDim }: Item, result: Expr<'ptr'>, body: (address: Local<'ptr'>) => void): void {
+  const p = f.let('po', result);
+  const end = f.let('resultEnd', addressAt(p, headDim, 4));
+  f.while(ptr.lt_u(p, end), () => {
+    body(p);
+    p.set(ptr.add(p, 16));
   });
 }
 
-/** scores[j] = e^(scores[j] − max); when the maximum grows, what was summed so far shrinks accordingly. */
-function softmaxBlock(k: KernelBody, item: Item): void {
-  const { f } = k;
-  const vectors = Array.from({ length: BLOCK / 4 }, (_, i) => 16 * i);
-  const load = (offset: number): Expr<'v128'> => v128.load(item.scores, offset);
-  const largest = vectors.slice(1).reduce((m, offset) => f32x4.pmax(m, load(offset)), load(0));
-  const max = f.let('blockMax', f32.max(maxLanes(f, largest), item.max));
-  const exp = f.local('v128', 'exp');
-  f.if(f32.gt(max, item.max), () => {
-    expInto(f, exp, f32x4.splat(f32.sub(item.max, max)));
-    // The first block has nothing to shrink: e^−∞ stands for 0 there.
-    const shrink = f.let('shrink', v128.and(exp, f32x4.ne(f32x4.splat(item.total), v128.zero())));
-    item.total.set(f32.mul(item.total, f32x4.extract_lane(shrink, 0)));
-    eachOutVector(f, item, (address, offset) => {
-      v128.store(address, f32x4.mul(v128.load(address, offset), shrink), offset);
+function eachQuery(item: Item, body: (query: Local<'i32'>, result: Local<'ptr'>) => void): void {
+  const { f, nQueries, results } = item;
+  const query = f.local('i32', 'query');
+  f.for(query, { from: 0, to: nQueries }, () => {
+    body(query, f.let('result', ptr.add(results, queryOffset(item, query))));
+  });
+}
+
+function beginQueries(item: Item): void {
+  eachQuery(item, (query, result) => {
+    f32.store(addressAt(item.maxima, query, 4), f32.const(-Infinity));
+    f32.store(addressAt(item.totals, query, 4), f32.const(0));
+    eachResultVector(item, result, (p) => v128.store(p, v128.zero()));
+  });
+}
+
+function endQueries(item: Item): void {
+  const inverse = item.f.local('v128', 'inverse');
+  eachQuery(item, (query, result) => {
+    inverse.set(f32x4.splat(f32.div(f32.const(1), f32.load(addressAt(item.totals, query, 4)))));
+    eachResultVector(item, result, (p) => v128.store(p, f32x4.mul(v128.load(p), inverse)));
+  });
+}
+
+/** One tile of queries with the present block. */
+function attendTile(item: Item, first: Local<'i32'>, { nQueries, widths }: Tile): void {
+  const { f, queries, results } = item;
+  const offsets = f.localArray('ptr', 'queryOffset', nQueries);
+  offsets.forEach((offset, i) => offset.set(queryOffset(item, i32.add(first, i))));
+  scoreTile(
+    item,
+    offsets.map((offset) => f.let('pq', ptr.add(queries, offset))),
+    widths,
+  );
+  const result = offsets.map((offset) => f.let('result', ptr.add(results, offset)));
+  result.forEach((p, i) => softmaxRow(item, f.let('query', i32.add(first, i)), i, p));
+  addValues(item, result, widths);
+}
+
+/** Calls `body` with a width for each run of columns, widest first. */
+function eachRun(f: FunctionBuilder, n: Expr<'i32'>, widths: readonly number[], body: (width: number) => void): void {
+  const left = f.let('columnsLeft', n);
+  for (const width of widths) {
+    f.while(i32.ge_s(left, width), () => {
+      body(width);
+      left.set(i32.sub(left, width));
     });
-    item.max.set(max);
+  }
+}
+
+/** scores[i][j] = scale · query i · key j */
+function scoreTile(item: Item, queries: readonly Local<'ptr'>[], widths: readonly number[]): void {
+  const { f, k, headDim, keyColumns, scores, nKeys } = item;
+  const column = f.let('column', keyColumns);
+  const target = f.let('scoreTarget', scores);
+  const pk = f.local('ptr', 'pk');
+  const pq = f.localArray('ptr', 'pq', queries.length);
+  const left = f.local('i32', 'left');
+  const splat = f.local('v128', 'qSplat');
+  const keys = f.localArray('v128', 'key', 2);
+  const scale = f.let('scaleVector', f32x4.splat(item.scale));
+  // Rounded up to whole vectors: what lies behind the last key is masked later.
+  eachRun(f, i32.and(i32.add(nKeys, 3), i32.const(~3)), widths, (width) => {
+    const nVectors = width / 4;
+    const sums = queries.map((_, i) => f.localArray('v128', `score${i}`, nVectors));
+    for (const s of sums.flat()) s.set(v128.zero());
+    pk.set(column);
+    pq.forEach((p, i) => p.set(queries[i]!));
+    left.set(headDim);
+    f.while(i32.gt_s(left, 0), () => {
+      for (let d = 0; d < 4; d++) {
+        const load = (i: number): Expr<'v128'> => v128.load(pk, 4 * BLOCK * d + 16 * i);
+        if (queries.length > 1) keys.slice(0, nVectors).forEach((key, i) => key.set(load(i)));
+        pq.forEach((p, i) => {
+          splat.set(v128.load32_splat(p, 4 * d));
+          sums[i]!.forEach((s, n) => s.set(multiplyAdd(k.variant, splat, queries.length > 1 ? keys[n]! : load(n), s)));
+        });
+      }
+      pk.set(ptr.add(pk, 4 * BLOCK * 4));
+      for (const p of pq) p.set(ptr.add(p, 16));
+      left.set(i32.sub(left, 4));
+    });
+    sums.forEach((vectors, i) => {
+      vectors.forEach((s, n) => v128.store(target, f32x4.mul(s, scale), 4 * BLOCK * i + 16 * n));
+    });
+    column.set(ptr.add(column, 4 * width));
+    target.set(ptr.add(target, 4 * width));
+  });
+}
+
+/** Row `i` of the scores becomes e^(score − max); when the maximum grows, what was summed so far shrinks accordingly. */
+function softmaxRow(item: Item, query: Local<'i32'>, i: number, result: Local<'ptr'>): void {
+  const { f, scores, maxima, totals } = item;
+  const row = item.firstRow;
+  const position = i32.load(addressAt(item.positions, i32.add(row, i32.div_u(query, item.headsPerKv)), 4));
+  // Positions of the block that this query sees: none, some or all.
+  const nSeen = f.let('nSeen', i32x4.splat(i32.sub(i32.add(position, 1), item.firstPosition)));
+  const offsets = Array.from({ length: BLOCK / 4 }, (_, n) => 4 * BLOCK * i + 16 * n);
+  const score = f.local('v128', 'score');
+  const largest = f.let('largest', splatF32(-Infinity));
+  offsets.forEach((offset, n) => {
+    const isSeen = i32x4.gt_s(nSeen, i32x4.const(4 * n, 4 * n + 1, 4 * n + 2, 4 * n + 3));
+    score.set(v128.bitselect(v128.load(scores, offset), splatF32(-Infinity), isSeen));
+    v128.store(scores, score, offset);
+    largest.set(f32x4.pmax(largest, score));
+  });
+  const maxAddress = f.let('maxAddress', addressAt(maxima, query, 4));
+  const totalAddress = f.let('totalAddress', addressAt(totals, query, 4));
+  const known = f.let('known', f32.load(maxAddress));
+  const total = f.let('total', f32.load(totalAddress));
+  const max = f.let('max', f32.max(maxLanes(f, largest), known));
+  const exp = f.local('v128', 'exp');
+  f.if(f32.gt(max, known), () => {
+    expInto(f, exp, f32x4.splat(f32.sub(known, max)));
+    // The first block has nothing to shrink: e^−∞ stands for 0 there.
+    const shrink = f.let('shrink', v128.and(exp, f32x4.ne(f32x4.splat(total), v128.zero())));
+    total.set(f32.mul(total, f32x4.extract_lane(shrink, 0)));
+    eachResultVector(item, result, (p) => v128.store(p, f32x4.mul(v128.load(p), shrink)));
+    f32.store(maxAddress, max);
   });
   const maxVector = f.let('maxVector', f32x4.splat(max));
-  const unseen = f.let('unseen', f32x4.splat(f32.const(-Infinity)));
   const sum = f.let('blockSum', v128.zero());
-  for (const offset of vectors) {
-    const isSeen = f32x4.ne(load(offset), unseen);
-    expInto(f, exp, f32x4.sub(load(offset), maxVector));
-    exp.set(v128.and(exp, isSeen));
+  for (const offset of offsets) {
+    score.set(v128.load(scores, offset));
+    expInto(f, exp, f32x4.sub(score, maxVector));
+    exp.set(v128.and(exp, f32x4.ne(score, splatF32(-Infinity))));
     sum.set(f32x4.add(sum, exp));
-    v128.store(item.scores, exp, offset);
+    v128.store(scores, exp, offset);
   }
-  item.total.set(f32.add(item.total, sumLanes(f, sum)));
+  f32.store(totalAddress, f32.add(total, sumLanes(f, sum)));
 }
 
-/** out += Σ scores[j] · values[j] */
-function addValues(k: KernelBody, item: Item, cache: CacheFormat): void {
-  const { f } = k;
-  const po = f.let('po', item.out);
-  const column = f.let('column', item.values);
-  const left = f.let('left', item.headDim);
-  const j = f.local('i32', 'j');
+/** result i += Σ scores[i][j] · values[j] */
+function addValues(item: Item, results: readonly Local<'ptr'>[], widths: readonly number[]): void {
+  const { f, k, headDim, scores, nKeys, valueRowBytes } = item;
+  const column = f.let('valueColumn', item.values);
   const pv = f.local('ptr', 'pv');
   const ps = f.local('ptr', 'ps');
-  const sums = f.localArray('v128', 'sum', UNROLL);
+  const end = f.local('ptr', 'scoresEnd');
   const weight = f.local('v128', 'weight');
-  forVectors(f, left, (n) => {
-    const used = sums.slice(0, n);
-    used.forEach((s, i) => s.set(v128.load(po, 16 * i)));
+  const values = f.localArray('v128', 'value', 2);
+  eachRun(f, headDim, widths, (width) => {
+    const nVectors = width / 4;
+    const sums = results.map((_, i) => f.localArray('v128', `sum${i}`, nVectors));
+    sums.forEach((vectors, i) => vectors.forEach((s, n) => s.set(v128.load(results[i]!, 16 * n))));
     pv.set(column);
-    ps.set(item.scores);
-    f.for(j, { from: 0, to: item.nKeys }, () => {
-      weight.set(v128.load32_splat(ps));
-      used.forEach((s, i) => s.set(multiplyAdd(k.variant, weight, cache.load(pv, cache.vectorBytes * i), s)));
-      pv.set(ptr.add(pv, item.rowBytes));
+    ps.set(scores);
+    end.set(addressAt(scores, nKeys, 4));
+    f.while(ptr.lt_u(ps, end), () => {
+      const load = (n: number): Expr<'v128'> => v128.load(pv, 16 * n);
+      if (results.length > 1) values.slice(0, nVectors).forEach((value, n) => value.set(load(n)));
+      results.forEach((_, i) => {
+        weight.set(v128.load32_splat(ps, 4 * BLOCK * i));
+        sums[i]!.forEach((s, n) => s.set(multiplyAdd(k.variant, weight, results.length > 1 ? values[n]! : load(n), s)));
+      });
+      pv.set(ptr.add(pv, valueRowBytes));
       ps.set(ptr.add(ps, 4));
     });
-    used.forEach((s, i) => v128.store(po, s, 16 * i));
-    po.set(ptr.add(po, 16 * n));
-    column.set(ptr.add(column, cache.vectorBytes * n));
+    sums.forEach((vectors, i) => vectors.forEach((s, n) => v128.store(results[i]!, s, 16 * n)));
+    for (const p of results) p.set(ptr.add(p, 4 * width));
+    column.set(ptr.add(column, 4 * width));
   });
 }
 
@@ -235,19 +432,37 @@ function requireWholeVectors(headDim: number): void {
 const attention = (type: CacheType): Kernel => ({
   op: 'attention',
   dtypes: [type],
-  params: { nHead: 'i32', headsPerKv: 'i32', headDim: 'i32', kvColumns: 'i32', nBlockPerSeq: 'i32', scale: 'f32' },
+  params: {
+    nHead: 'i32',
+    headsPerKv: 'i32',
+    headDim: 'i32',
+    nBlockPerSeq: 'i32',
+    scale: 'f32',
+    valuesOffset: 'i32',
+    scoresOffset: 'i32',
+    maximaOffset: 'i32',
+    totalsOffset: 'i32',
+  },
   values({ params, inputs }: Instruction) {
     const { nHead, nHeadKv, headDim, blockSize, scale } = params as Record<string, number>;
     assert(blockSize === BLOCK, `attention kernels work on blocks of ${BLOCK} positions, not ${blockSize}`);
     requireWholeVectors(headDim!);
+    const layout = scratchLayout(headDim!, nHead! / nHeadKv!);
     return {
       nHead: nHead!,
       headsPerKv: nHead! / nHeadKv!,
       headDim: headDim!,
-      kvColumns: nHeadKv! * headDim!,
       nBlockPerSeq: columnsOf(inputs[5]!.tensor),
       scale: scale!,
+      valuesOffset: layout.values,
+      scoresOffset: layout.scores,
+      maximaOffset: layout.maxima,
+      totalsOffset: layout.totals,
     };
+  },
+  scratchBytes({ params }) {
+    const { nHead, nHeadKv, headDim } = params as Record<string, number>;
+    return scratchLayout(headDim!, nHead! / nHeadKv!).sizeBytes;
   },
   build: (k) => buildAttention(k, type),
 });
