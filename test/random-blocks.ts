@@ -1,53 +1,51 @@
 // Random blocks of the formats that are not encoded yet: random bits for quants and small scales, and binary16 scales
-// of a size that makes values about 1.
+// of a size that gives values of mean 0 and of a wanted deviation.
 
 import { BLOCK_FORMATS } from '../src/base/dtype.ts';
 import type { DType } from '../src/base/dtype.ts';
 import { f32ToF16 } from '../src/base/float16.ts';
 import type { Random } from '../src/base/random.ts';
 
-/** Where a block keeps d (and dMin, or m), and about how large it should be. */
-const SCALES: Readonly<Partial<Record<DType, readonly (readonly [offset: number, value: number])[]>>> = {
-  Q8_0: [[0, 1 / 64]],
-  Q4_0: [[0, 1 / 5]],
-  Q4_1: [
-    [0, 1 / 5],
-    [2, -1.5],
-  ],
-  Q5_0: [[0, 1 / 9]],
-  Q5_1: [
-    [0, 1 / 9],
-    [2, -1.7],
-  ],
-  IQ4_NL: [[0, 1 / 64]],
-  IQ4_XS: [[0, 1 / 1200]],
-  Q2_K: [
-    [80, 1 / 9],
-    [82, 1 / 5],
-  ],
-  Q3_K: [[108, 1 / 40]],
-  Q4_K: [
-    [0, 1 / 160],
-    [2, 1 / 20],
-  ],
-  Q5_K: [
-    [0, 1 / 300],
-    [2, 1 / 20],
-  ],
-  Q6_K: [[208, 1 / 1400]],
+interface Scales {
+  /** Where a block keeps d. */
+  readonly at: number;
+  /** Of values where d is 1. */
+  readonly deviation: number;
+  /** Where it keeps dMin, or m, and how many times d that is, so that the mean is 0. */
+  readonly minimum?: readonly [at: number, ratio: number];
+}
+
+/** Deviations are those of uniform quants times uniform scales, measured. */
+const SCALES: Readonly<Partial<Record<DType, Scales>>> = {
+  Q8_0: { at: 0, deviation: 74 },
+  Q4_0: { at: 0, deviation: 4.6 },
+  Q4_1: { at: 0, deviation: 4.6, minimum: [2, -7.5] },
+  Q5_0: { at: 0, deviation: 9.2 },
+  Q5_1: { at: 0, deviation: 9.2, minimum: [2, -15.5] },
+  IQ4_NL: { at: 0, deviation: 69 },
+  IQ4_XS: { at: 0, deviation: 1270 },
+  Q2_K: { at: 80, deviation: 13, minimum: [82, 1.5] },
+  Q3_K: { at: 108, deviation: 43 },
+  Q4_K: { at: 0, deviation: 250, minimum: [2, 7.5] },
+  Q5_K: { at: 0, deviation: 505, minimum: [2, 15.5] },
+  Q6_K: { at: 208, deviation: 1360 },
 };
 
 /** Blocks for `nElements` values. */
-export function randomBlocks(dtype: DType, nElements: number, random: Random): Uint8Array {
+export function randomBlocks(dtype: DType, nElements: number, random: Random, deviation = 1): Uint8Array {
   const { blockElements, blockBytes } = BLOCK_FORMATS[dtype];
+  const { at, deviation: own, minimum } = SCALES[dtype]!;
   const bytes = new Uint8Array((nElements / blockElements) * blockBytes);
   for (let i = 0; i < bytes.length; i++) bytes[i] = random.uint32();
-  for (let at = 0; at < bytes.length; at += blockBytes) {
-    for (const [offset, value] of SCALES[dtype]!) {
-      const bits = f32ToF16(Math.fround(value * (0.5 + random.uniform())));
-      bytes[at + offset] = bits;
-      bytes[at + offset + 1] = bits >> 8;
-    }
+  for (let block = 0; block < bytes.length; block += blockBytes) {
+    const put = (offset: number, value: number): void => {
+      const bits = f32ToF16(Math.fround(value));
+      bytes[block + offset] = bits;
+      bytes[block + offset + 1] = bits >> 8;
+    };
+    const d = (deviation / own) * (0.75 + random.uniform() / 2);
+    put(at, d);
+    if (minimum) put(minimum[0], minimum[1] * d);
   }
   return bytes;
 }

@@ -6,14 +6,17 @@ import { ALIGNMENT_KEY } from '../src/gguf/metadata-reader.ts';
 import { writeGguf } from '../src/gguf/writer.ts';
 import type { TensorData } from '../src/gguf/writer.ts';
 import type { MetadataEntry } from '../src/gguf/value-types.ts';
-import { quantize } from '../src/quant/codecs.ts';
+import type { DType } from '../src/base/dtype.ts';
+import { Random } from '../src/base/random.ts';
+import { CODECS, quantize } from '../src/quant/codecs.ts';
+import { randomBlocks } from './random-blocks.ts';
 
 export interface RandomLlamaOptions {
   readonly seed: number;
   /** Of all matrices; norm weights are F32. */
-  readonly dtype: 'F32' | 'F16' | 'Q8_0' | 'Q4_0';
+  readonly dtype: DType;
   readonly nLayer: number;
-  /** With quantised dtypes a multiple of 32, like `nFf` and `nHead · headDim`. */
+  /** With quantised dtypes a multiple of their block, like `nFf` and `nHead · headDim`. */
   readonly nEmbd: number;
   readonly nHead: number;
   readonly nHeadKv: number;
@@ -41,7 +44,8 @@ const u32 = (value: number): MetadataEntry => ({ type: 'u32', value });
 const f32 = (value: number): MetadataEntry => ({ type: 'f32', value });
 const text = (value: string): MetadataEntry => ({ type: 'string', value });
 
-const FILE_TYPES = { F32: 0, F16: 1, Q4_0: 2, Q8_0: 7 } as const;
+/** What most of a file is; readers do not depend on it. */
+const FILE_TYPES: Readonly<Partial<Record<DType, number>>> = { F32: 0, F16: 1, Q4_0: 2, Q8_0: 7 };
 
 function headDimOf({ headDim, nEmbd, nHead }: RandomLlamaOptions): number {
   return headDim ?? nEmbd / nHead;
@@ -53,7 +57,7 @@ function hyperParameters(options: RandomLlamaOptions): Entries {
     ['general.architecture', text('llama')],
     ['general.name', text(`random ${options.dtype} ${options.seed}`)],
     [ALIGNMENT_KEY, u32(32)],
-    ['general.file_type', u32(FILE_TYPES[options.dtype])],
+    ['general.file_type', u32(FILE_TYPES[options.dtype] ?? 1)],
     ['general.quantization_version', u32(2)],
     ['llama.block_count', u32(options.nLayer)],
     ['llama.context_length', u32(options.nCtx)],
@@ -109,11 +113,17 @@ function vocabulary(nVocab: number): Entries {
 function randomTensors(options: RandomLlamaOptions): TensorData[] {
   const { seed, dtype, nLayer, nEmbd, nHead, nHeadKv, nFf, nVocab, tied } = options;
   const random = xorshift(seed);
+  const blocks = new Random(seed);
   const headDim = headDimOf(options);
   const tensors: TensorData[] = [];
 
   /** f32[nOut, nIn], uniform with mean 0 and standard deviation 1/√nIn, so that activations keep their size. */
   const matrix = (name: string, nOut: number, nIn: number): void => {
+    if (!CODECS[dtype]?.encode) {
+      const bytes = randomBlocks(dtype, nOut * nIn, blocks, 1 / Math.sqrt(nIn));
+      tensors.push({ name: `${name}.weight`, dtype, shape: [nOut, nIn], bytes });
+      return;
+    }
     const range = Math.sqrt(12 / nIn);
     const values = Float32Array.from({ length: nOut * nIn }, () => (random() - 0.5) * range);
     tensors.push({ name: `${name}.weight`, dtype, shape: [nOut, nIn], bytes: quantize(dtype, values) });

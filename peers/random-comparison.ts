@@ -1,0 +1,208 @@
+// How far our log-probabilities of a random-weight model are from llama.cpp's and from exact arithmetic, over many
+// models of one format: what the suites of random weights have in common.
+
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { BLOCK_FORMATS } from '../src/base/dtype.ts';
+import { Random } from '../src/base/random.ts';
+import { loadModel } from '../src/index.ts';
+import type { LoadOptions } from '../src/index.ts';
+import { randomLlamaGguf } from '../test/random-model.ts';
+import type { RandomLlamaOptions } from '../test/random-model.ts';
+import { logSoftmax, needsPeers, openLlama } from './llama.ts';
+
+export interface Format {
+  readonly dtype: RandomLlamaOptions['dtype'];
+  readonly kvType: 'F16' | 'F32';
+}
+
+export interface Case {
+  readonly label: string;
+  readonly model: RandomLlamaOptions;
+  readonly tokens: readonly number[];
+  readonly options: LoadOptions;
+}
+
+export const N_CTX = 128;
+/** Three key-value blocks, the last one begun. */
+const N_TOKENS = 90;
+const BOS = 1;
+
+/**
+ * Root mean square of one rounding, relative to the vector that is rounded. F16: half a unit is 2^-11 at most, uniform,
+ * over mantissas from 1 to 2. Q8: the largest of 32 normal values is 2.35 of them, in 127 steps Q8K: where
+ * weights come in blocks of 256, llama.cpp takes 256 activations together, and of a gated product the largest of so many
+ * is far out (measured: 1.5 times the error). F32: a sum of some 100
+ * products in whatever order.
+ */
+const ROUNDING = { F32: 3e-7, F16: 2.1e-4, BF16: 1.7e-3, Q8: 5.3e-3, Q8K: 8e-3 } as const;
+/**
+ * Of a million normal values none is beyond 5 deviations; but where the parts of a residual nearly cancel, the norm
+ * scales their errors up (seen: 8.8 deviations).
+ */
+const DEVIATIONS_MAX = 12;
+/** How much further from exact arithmetic than llama.cpp we may be. */
+const RMS_RATIO_MAX = 1.5;
+
+/**
+ * How far our log-probabilities and llama.cpp's may be apart. Random weights keep every vector's size, so logits have a
+ * deviation of 1, and independent roundings add up in squares, over both sides. Rounded are the inputs of matrices
+ * (four a layer, one for the logits; by both in Q8, by llama.cpp to F16 where weights are F16); with an F16 cache, keys
+ * and values (by both), and queries and attention probabilities (by llama.cpp).
+ */
+function toleranceOf({ dtype, kvType }: Format, nLayer: number): number {
+  const nInput = 4 * nLayer + 1;
+  let variance = 2 * (nInput + 4 * nLayer) * ROUNDING.F32 ** 2;
+  if (kvType === 'F16') variance += 6 * nLayer * ROUNDING.F16 ** 2;
+  if (dtype === 'F16' || dtype === 'BF16') variance += nInput * ROUNDING[dtype] ** 2;
+  const { blockElements } = BLOCK_FORMATS[dtype];
+  const theirs = blockElements === 256 ? ROUNDING.Q8K : ROUNDING.Q8;
+  if (blockElements > 1) variance += nInput * (ROUNDING.Q8 ** 2 + theirs ** 2);
+  return DEVIATIONS_MAX * Math.sqrt(variance);
+}
+
+/** BOS and random tokens: three key-value blocks, the last one begun. */
+export function randomTokens(seed: number, nVocab: number): number[] {
+  const random = new Random(seed);
+  return [BOS, ...Array.from({ length: N_TOKENS - 1 }, () => Math.floor(random.uniform() * nVocab))];
+}
+
+/** Log-probabilities of every position, from our public API. */
+async function evaluate(path: string, tokens: readonly number[], options: LoadOptions): Promise<Float32Array[]> {
+  await using model = await loadModel(path, { thread: 'inline', ...options });
+  const { nVocab } = model.info;
+  const logits = await model.logits(tokens, { all: true });
+  return tokens.map((_, i) => logSoftmax(logits.subarray(i * nVocab, (i + 1) * nVocab)));
+}
+
+async function evaluateLlamaCpp(path: string, tokens: readonly number[], { kvType }: Format): Promise<Float32Array[]> {
+  const llama = await openLlama(path, { contextSize: N_CTX, kvType });
+  try {
+    return await llama.logProbs(tokens);
+  } finally {
+    await llama.close();
+  }
+}
+
+/** What is known of a format after all its cases. */
+class Comparison {
+  readonly #format: Format;
+  #nCase = 0;
+  #nLogit = 0;
+  #nPosition = 0;
+  #nSame = 0;
+  #oursSquared = 0;
+  #theirsSquared = 0;
+  /** Positions at which llama.cpp's most likely token leads by more than rounding can change. */
+  nDecided = 0;
+  /** Of these, where ours is another. */
+  readonly swapped: string[] = [];
+  /** The largest difference, in tolerances, and where. */
+  worst = { inTolerances: 0, where: '' };
+
+  constructor(format: Format) {
+    this.#format = format;
+  }
+
+  get oursRms(): number {
+    return Math.sqrt(this.#oursSquared / this.#nLogit);
+  }
+
+  get theirsRms(): number {
+    return Math.sqrt(this.#theirsSquared / this.#nLogit);
+  }
+
+  add({ label, model }: Case, ours: Float32Array[], theirs: Float32Array[], exact: Float32Array[]): void {
+    const tolerance = toleranceOf(this.#format, model.nLayer);
+    this.#nCase++;
+    ours.forEach((row, position) => {
+      this.#addRow(row, theirs[position]!, exact[position]!, tolerance, `${label}, position ${position}`);
+    });
+  }
+
+  #addRow(ours: Float32Array, theirs: Float32Array, exact: Float32Array, tolerance: number, where: string): void {
+    assert.deepEqual([ours.length, theirs.length], [exact.length, exact.length], where);
+    let furthest = 0;
+    for (let token = 0; token < exact.length; token++) {
+      furthest = Math.max(furthest, Math.abs(ours[token]! - theirs[token]!));
+      this.#oursSquared += (ours[token]! - exact[token]!) ** 2;
+      this.#theirsSquared += (theirs[token]! - exact[token]!) ** 2;
+    }
+    this.#nLogit += exact.length;
+    this.#nPosition++;
+    // Negated, so that NaN counts as the worst.
+    if (!(furthest / tolerance <= this.worst.inTolerances)) this.worst = { inTolerances: furthest / tolerance, where };
+    const [first, second] = topTwo(theirs);
+    const isSame = topTwo(ours)[0] === first;
+    if (isSame) this.#nSame++;
+    if (theirs[first]! - theirs[second]! <= 2 * tolerance) return;
+    this.nDecided++;
+    if (!isSame) this.swapped.push(where);
+  }
+
+  toString(): string {
+    const nKept = this.nDecided - this.swapped.length;
+    const columns = [
+      `${this.#format.dtype}, ${this.#format.kvType} cache`.padEnd(15),
+      `${this.#nCase} models`,
+      `rms from exact: ours ${this.oursRms.toExponential(2)}, llama.cpp ${this.theirsRms.toExponential(2)}`,
+      `furthest apart ${this.worst.inTolerances.toFixed(2)} tolerances`,
+      `same first of ${this.#nPosition}: ${this.#nSame}, of ${this.nDecided} decided: ${nKept}`,
+    ];
+    return columns.join(' | ');
+  }
+}
+
+function topTwo(values: Float32Array): [first: number, second: number] {
+  let [first, second] = values[1]! > values[0]! ? [1, 0] : [0, 1];
+  for (let i = 2; i < values.length; i++) {
+    if (values[i]! > values[first]!) [first, second] = [i, first];
+    else if (values[i]! > values[second]!) second = i;
+  }
+  return [first, second];
+}
+
+async function compareAll(format: Format, cases: readonly Case[], folder: string): Promise<Comparison> {
+  const comparison = new Comparison(format);
+  for (const each of cases) {
+    const path = join(folder, 'random.gguf');
+    writeFileSync(path, randomLlamaGguf(each.model));
+    const theirs = await evaluateLlamaCpp(path, each.tokens, format);
+    const ours = await evaluate(path, each.tokens, each.options);
+    const exact = await evaluate(path, each.tokens, { kernels: 'reference' });
+    comparison.add(each, ours, theirs, exact);
+  }
+  return comparison;
+}
+
+/** Defines the tests of a format. */
+export function comparePeers(format: Format, cases: readonly Case[], nDecidedMin = 100): void {
+  describe(`logits of random ${format.dtype} weights with an ${format.kvType} cache`, needsPeers(), () => {
+    let folder: string;
+    let comparison: Comparison;
+    before(async () => {
+      folder = mkdtempSync(join(tmpdir(), 'smallmind-peers-'));
+      comparison = await compareAll(format, cases, folder);
+    });
+    after(() => rmSync(folder, { recursive: true }));
+
+    test('are within the tolerance of llama.cpp at every position', () => {
+      const { inTolerances, where } = comparison.worst;
+      assert.ok(inTolerances <= 1, `${inTolerances} tolerances apart at ${where}`);
+    });
+
+    test('have the same most likely token wherever its lead exceeds twice the tolerance', () => {
+      assert.ok(comparison.nDecided > nDecidedMin, `only ${comparison.nDecided} positions are decided`);
+      assert.deepEqual(comparison.swapped, []);
+    });
+
+    test('are at most 1.5 times as far from exact arithmetic as those of llama.cpp', (t) => {
+      t.diagnostic(String(comparison));
+      const { oursRms, theirsRms } = comparison;
+      assert.ok(oursRms <= RMS_RATIO_MAX * theirsRms, `ours ${oursRms}, llama.cpp ${theirsRms}`);
+    });
+  });
+}
