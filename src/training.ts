@@ -12,8 +12,14 @@ import type { Kernels } from './options.ts';
 import type { Checkpoint } from './training/checkpoint.ts';
 import { prepareCorpus } from './training/corpus.ts';
 import type { NamedText } from './training/data.ts';
-import { batchShapeOf, modelConfigOf, resolveTrainingOptions, resumeTrainingOptions } from './training/options.ts';
-import type { TrainingOptions } from './training/options.ts';
+import {
+  batchShapeOf,
+  initialTrainingOptions,
+  modelConfigOf,
+  resolveTrainingOptions,
+  resumeTrainingOptions,
+} from './training/options.ts';
+import type { ResolvedTrainingOptions, TrainingOptions } from './training/options.ts';
 import { TrainingRun } from './training/run.ts';
 import { buildTrainingPrograms } from './training/trainer.ts';
 
@@ -34,6 +40,8 @@ export type { NamedText } from './training/data.ts';
 export interface TrainingSetup {
   /** Goes on where this was saved. Then the options given must be those of the checkpoint. */
   readonly checkpoint?: Checkpoint;
+  /** Begins with the parameters and the vocabulary of this, as a new run: model options must be left out, or be its. */
+  readonly initial?: Checkpoint;
   /** Texts for validation, in place of the last part of the training texts. */
   readonly validationTexts?: readonly NamedText[];
   /** Threads that compute, 1..64. Default: the machine's physical cores, at most 8. */
@@ -57,21 +65,28 @@ export async function openTraining(
   options: TrainingOptions = {},
   setup: TrainingSetup = {},
 ): Promise<TrainingRun> {
-  const { checkpoint, validationTexts } = setup;
+  const { checkpoint, initial, validationTexts } = setup;
   const { threads, kernels } = resolveLoadOptions({ threads: setup.threads, kernels: setup.kernels });
-  const resolved = checkpoint ? resumeTrainingOptions(checkpoint.options, options) : resolveTrainingOptions(options);
-  const corpus = prepareCorpus(texts, resolved, { validationTexts, vocabulary: checkpoint?.vocabulary });
+  const resolved = resolveOptions(options, setup);
+  const vocabulary = (checkpoint ?? initial)?.vocabulary;
+  const corpus = prepareCorpus(texts, resolved, { validationTexts, vocabulary });
   const config = modelConfigOf(resolved, corpus.vocabulary.tokens.length);
   const programs = buildTrainingPrograms(config, batchShapeOf(resolved));
   const executor = await createExecutor(programs.graphs, kernels, threads ?? defaultThreadCount());
   try {
     const run = new TrainingRun(programs, executor, corpus, resolved);
     if (checkpoint) run.restore(checkpoint);
+    else if (initial) run.beginWith(initial);
     return run;
   } catch (error) {
     await executor.close();
     throw error;
   }
+}
+
+function resolveOptions(options: TrainingOptions, { checkpoint, initial }: TrainingSetup): ResolvedTrainingOptions {
+  if (checkpoint) return resumeTrainingOptions(checkpoint.options, options);
+  return initial ? initialTrainingOptions(initial.options, options) : resolveTrainingOptions(options);
 }
 
 async function createExecutor(graphs: readonly Graph[], kernels: Kernels, nThreads: number): Promise<Executor> {

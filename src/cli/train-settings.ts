@@ -67,6 +67,8 @@ export interface TrainSettings {
   readonly data: readonly string[];
   /** In place of the last part of `data`. */
   readonly validationData: readonly string[] | undefined;
+  /** Checkpoint, or folder of a run, to begin with. */
+  readonly init: string | undefined;
   readonly options: TrainingOptions;
   readonly checkpointEvery: number;
   readonly threads: number | undefined;
@@ -78,6 +80,7 @@ export interface ParsedTrain extends Record<string, unknown> {
   readonly config?: string;
   readonly out?: string;
   readonly resume?: boolean;
+  readonly init?: string;
   readonly json?: boolean;
 }
 
@@ -89,6 +92,7 @@ export function addTrainFlags(command: Command): void {
     .addOption(group('--out <DIR>', 'folder for checkpoints, metrics.jsonl and loss.svg'))
     .addOption(group('--config <FILE>', 'JSON file with any of these flags: {"data": ["a.txt"], "minLr": 1e-4, …}'))
     .addOption(group('--resume', 'go on with the run in the folder, from its last checkpoint'))
+    .addOption(group('--init <FILE>', 'begin with what a checkpoint, or the run in a folder, has learnt'))
     .addOption(group('--json', 'print one JSON object at the end'));
   addFlags(command, 'Model:', MODEL_FLAGS);
   addFlags(command, 'Optimiser:', OPTIMISER_FLAGS);
@@ -97,7 +101,7 @@ export function addTrainFlags(command: Command): void {
 }
 
 const keyOf = (flag: Flag): string => new Option(flag.flags).attributeName();
-const KEYS: ReadonlySet<string> = new Set(['data', 'valData', 'out', ...FLAGS.map(keyOf)]);
+const KEYS: ReadonlySet<string> = new Set(['data', 'valData', 'out', 'init', ...FLAGS.map(keyOf)]);
 
 /** @throws {UsageError} for a config file that is no such thing, no data, or a folder with a run or without one */
 export function readSettings(parsed: ParsedTrain): { folder: RunFolder; settings: TrainSettings } {
@@ -118,7 +122,11 @@ export function readSettings(parsed: ParsedTrain): { folder: RunFolder; settings
   }
   const data = readPaths('data', values['data']);
   if (data === undefined) throw new UsageError('no data given; name text files with --data');
-  const settings = { data, validationData: readPaths('valData', values['valData']), options, threads, kernels };
+  if (parsed.resume && parsed.init !== undefined) throw new UsageError('--resume and --init exclude each other');
+  const init = parsed.resume ? undefined : values['init'];
+  if (init !== undefined && typeof init !== 'string') throw new UsageError('"init" expected the name of a file');
+  const validationData = readPaths('valData', values['valData']);
+  const settings = { data, validationData, init, options, threads, kernels };
   return { folder, settings: { ...settings, checkpointEvery } as TrainSettings };
 }
 
@@ -149,11 +157,12 @@ function readPaths(key: string, value: unknown): readonly string[] | undefined {
 
 /** The whole of a run as a config file, to be read again by a resume or `--config`. */
 export function configOf(settings: TrainSettings, options: ResolvedTrainingOptions): Record<string, unknown> {
-  const { data, validationData, threads, kernels, checkpointEvery } = settings;
+  const { data, validationData, init, threads, kernels, checkpointEvery } = settings;
   const values: Record<string, unknown> = { ...options, threads, kernels, checkpointEvery };
   return {
     data: data.map((path) => resolve(path)),
     valData: validationData?.map((path) => resolve(path)),
+    init: init && resolve(init),
     ...Object.fromEntries(FLAGS.map((flag) => [keyOf(flag), values[flag.name]])),
   };
 }

@@ -4,9 +4,10 @@
 import { basename, resolve } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import type { Command } from 'commander';
-import type { NamedText, StepEvent, TrainingRun } from '../training.ts';
+import type { Checkpoint, NamedText, StepEvent, TrainingRun } from '../training.ts';
 import { readBytes, readText, writeFileAtomic } from './files.ts';
 import type { CommandContext } from './main.ts';
+import { findCheckpoint } from './run-folder.ts';
 import type { RunFolder } from './run-folder.ts';
 import { formatCount } from './text.ts';
 import { addTrainFlags, configOf, inFlags, readSettings } from './train-settings.ts';
@@ -19,6 +20,7 @@ Examples:
   smallmind train --data play.txt --out run --arch gpt2 --tokenizer char --ctx 64 --steps 2000
   smallmind train --config train.json --out other --dropout 0.1
   smallmind train --out run --resume
+  smallmind train --init run --data more.txt --out further --lr 1e-4
 
 Ctrl-C saves a checkpoint first. The text of several files is one after the other; where a file holds many texts, put
 <|endoftext|> between them. Next: smallmind export run -o model.gguf --type Q8_0`;
@@ -32,12 +34,14 @@ async function train(parsed: ParsedTrain, { signal }: CommandContext): Promise<v
   const { folder, settings } = readSettings(parsed);
   const { decodeCheckpoint, openTraining, resolveTrainingOptions } = await import('../training.ts');
   // Before the texts are read, which may take long.
-  if (!parsed.resume) await inFlags(() => resolveTrainingOptions(settings.options));
-  const checkpoint = parsed.resume ? decodeCheckpoint(await readBytes(folder.lastPath), folder.lastPath) : undefined;
+  if (!parsed.resume && settings.init === undefined) await inFlags(() => resolveTrainingOptions(settings.options));
+  const read = async (path: string): Promise<Checkpoint> => decodeCheckpoint(await readBytes(path), path);
+  const checkpoint = parsed.resume ? await read(folder.lastPath) : undefined;
+  const initial = settings.init === undefined ? undefined : await read(findCheckpoint(settings.init));
   const texts = await readTexts(settings.data);
   const validationTexts = settings.validationData && (await readTexts(settings.validationData));
   const { threads, kernels } = settings;
-  const setup = { checkpoint, validationTexts, threads, kernels };
+  const setup = { checkpoint, initial, validationTexts, threads, kernels };
   await using run = await inFlags(() => openTraining(texts, settings.options, setup));
   signal.throwIfAborted();
   const config = configOf(settings, run.options);

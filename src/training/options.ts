@@ -135,6 +135,39 @@ export function resumeTrainingOptions(saved: ResolvedTrainingOptions, given: Tra
   return resolved;
 }
 
+/** What makes the model, dropout apart: a run that begins with what another has learnt has these of it. */
+const MODEL_OPTIONS = [
+  'architecture',
+  'tokenizer',
+  'vocabSize',
+  'nLayer',
+  'nHead',
+  'nHeadKv',
+  'nEmbd',
+  'nFf',
+  'nCtx',
+] as const satisfies readonly (keyof TrainingOptions)[];
+
+/**
+ * The options of a new run that begins with the model of a checkpoint.
+ * @throws {OptionError} for an option of the model that is given and is another there
+ */
+export function initialTrainingOptions(
+  saved: ResolvedTrainingOptions,
+  given: TrainingOptions,
+): ResolvedTrainingOptions {
+  const changes = withoutUndefined(given);
+  for (const name of MODEL_OPTIONS) {
+    if (changes[name] === undefined || changes[name] === saved[name]) continue;
+    throw new OptionError(
+      `"${name}" is ${String(changes[name])} here and ${saved[name]} in the checkpoint to begin with; leave it out`,
+      { option: name },
+    );
+  }
+  const model = Object.fromEntries(MODEL_OPTIONS.map((name) => [name, saved[name]]));
+  return resolveTrainingOptions({ ...changes, ...model });
+}
+
 export function modelConfigOf(options: ResolvedTrainingOptions, nVocab: number): TransformerConfig {
   const { architecture, nCtx, nEmbd, nLayer, nHead, nHeadKv, nFf, dropout } = options;
   return transformerConfig({ architecture, nVocab, nCtx, nEmbd, nLayer, nHead, nHeadKv, nFf, dropout });

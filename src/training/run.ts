@@ -104,13 +104,7 @@ export class TrainingRun implements AsyncDisposable {
    */
   restore(checkpoint: Checkpoint): void {
     const { arrays, step, bestValidationLoss, loader, dataChecksum } = checkpoint;
-    const { size } = this.trainer.programs.layout;
-    if (arrays.parameters.length !== size) {
-      throw new SmallMindError(
-        'FILE_UNREADABLE',
-        `the checkpoint has ${arrays.parameters.length} numbers a state, the model ${size}; it is of another version`,
-      );
-    }
+    this.#requireSize(checkpoint);
     if (dataChecksum !== this.#corpus.checksum) {
       throw new OptionError('the data are not those of the checkpoint; resume with the same files, in the same order');
     }
@@ -119,6 +113,24 @@ export class TrainingRun implements AsyncDisposable {
     this.trainer.step = step;
     this.#isNew = false;
     this.bestValidationLoss = bestValidationLoss ?? undefined;
+  }
+
+  /**
+   * Takes over what another run has learnt, and nothing else of it.
+   * @throws {SmallMindError} FILE_UNREADABLE when its sizes do not fit
+   */
+  beginWith(checkpoint: Checkpoint): void {
+    this.#requireSize(checkpoint);
+    this.trainer.state('parameters').set(checkpoint.arrays.parameters);
+  }
+
+  #requireSize({ arrays: { parameters } }: Checkpoint): void {
+    const { size } = this.trainer.programs.layout;
+    if (parameters.length === size) return;
+    throw new SmallMindError(
+      'FILE_UNREADABLE',
+      `the checkpoint has ${parameters.length} numbers a state, the model ${size}; it is of another version`,
+    );
   }
 
   /**

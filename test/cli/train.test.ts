@@ -194,6 +194,40 @@ test('entries behind the checkpoint are cut on resume', async () => {
   assert.ok(metrics.every(({ loss }) => loss !== 99));
 });
 
+test('a run that begins with another has its model and its vocabulary, and counts anew', async () => {
+  const [first, second] = [folderOf('init-first'), folderOf('init-second')];
+  await trainOk(first, ...TINY, '--steps', '12');
+  const { stdout } = await trainOk(second, '--init', first, '--data', data, '--steps', '3', '--json');
+  const { step, nParameters } = JSON.parse(stdout);
+  const config = (folder: string) => JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8'));
+  assert.equal(step, 3);
+  assert.ok(nParameters > 1000);
+  for (const key of ['layers', 'embd', 'heads', 'vocabSize', 'ctx'])
+    assert.equal(config(second)[key], config(first)[key]);
+  const lossOf = (folder: string, i: number): number =>
+    JSON.parse(readFileSync(join(folder, 'metrics.jsonl'), 'utf8').trim().split('\n').at(i)!).validationLoss;
+  const [untrained, ended, begun] = [lossOf(first, 0), lossOf(first, -1), lossOf(second, 0)];
+  assert.ok(Math.abs(begun - ended) < 0.1 * (untrained - ended), `${begun}, after ${ended} from ${untrained}`);
+  // And such a run can be resumed, which needs the first no more.
+  await trainOk(second, '--resume');
+
+  const other = await runCommand([
+    'train',
+    '--init',
+    first,
+    '--data',
+    data,
+    '--out',
+    folderOf('init-other'),
+    '--layers',
+    '7',
+  ]);
+  assert.equal(other.code, 2);
+  assert.match(other.stderr, /--layers is 7 here and \d+ in the checkpoint to begin with; leave it out/);
+  const both = await runCommand(['train', '--init', first, '--resume', '--out', first]);
+  assert.match(both.stderr, /--resume and --init exclude each other/);
+});
+
 test('a config file has the flags in camelCase, and flags go before it', async () => {
   const keys = TINY.filter((_, i) => i % 2 === 0).map((flag) =>
     flag.slice(2).replace(/-(\w)/g, (_, letter: string) => letter.toUpperCase()),
