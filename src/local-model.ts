@@ -56,6 +56,8 @@ export interface ModelHost {
 export interface LoadHooks {
   readonly onProgress?: (progress: LoadProgressEvent) => void;
   readonly isAborted?: () => boolean;
+  /** For benchmarks: what stands in the executor's place. */
+  readonly wrapExecutor?: (executor: Executor) => Executor;
 }
 
 /** Logits are kept for at most so many bytes of rows a step; long vocabularies get fewer rows. */
@@ -89,7 +91,8 @@ export class LocalModel implements ModelHost {
       const gguf = await readGguf(source);
       const prepared = prepareModel(gguf, options);
       const { definition, tokenizer, limits } = prepared;
-      const executor = await createExecutor(gguf, prepared, options, hooks);
+      const created = await createExecutor(gguf, prepared, options, hooks);
+      const executor = hooks.wrapExecutor?.(created) ?? created;
       const engine = new Engine(executor, limits, definition.hyperParameters.nVocab);
       const info = describe(gguf, definition, executor, limits, performance.now() - startMs);
       return new LocalModel(info, tokenizer, executor, engine);
@@ -111,7 +114,7 @@ export class LocalModel implements ModelHost {
       tokens,
       nGenerateMax: options.maxTokens ?? nCtx,
       sampler: run.sampler,
-      stopTokens: new Set([...this.#stopTokens, ...options.stopTokens]),
+      stopTokens: new Set([...(options.ignoresEnd ? [] : this.#stopTokens), ...options.stopTokens]),
       onToken: (token, _, logits) => run.onToken(token, logits),
       onFinish: (reason, ended) => run.onFinish(reason, ended),
       onError: (error) => run.reject(error),

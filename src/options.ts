@@ -83,6 +83,8 @@ export interface ResolvedGenerateOptions {
   readonly maxTokens: number | undefined;
   readonly stopTokens: readonly number[];
   readonly logprobs: number | undefined;
+  /** For benchmarks: goes on where the model would end the text. */
+  readonly ignoresEnd?: boolean;
   readonly addSpecial: boolean;
   readonly parseSpecial: boolean;
 }

@@ -9,7 +9,7 @@ import type { MetadataEntry } from '../src/gguf/value-types.ts';
 import type { DType } from '../src/base/dtype.ts';
 import { Random } from '../src/base/random.ts';
 import { CODECS, quantize } from '../src/quant/codecs.ts';
-import { randomBlocks } from './random-blocks.ts';
+import { randomBlocks } from '../src/convert/random-blocks.ts';
 
 export interface RandomLlamaOptions {
   readonly seed: number;

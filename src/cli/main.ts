@@ -37,6 +37,10 @@ const COMMANDS: Readonly<Record<string, { summary: string; load(): Promise<Defin
     summary: 'measure how well a model predicts a text',
     load: async () => (await import('./perplexity.ts')).definePerplexity,
   },
+  bench: {
+    summary: 'measure how fast a model runs here',
+    load: async () => (await import('./bench.ts')).defineBench,
+  },
   doctor: {
     summary: 'show what this machine offers, and test it',
     load: async () => (await import('./doctor.ts')).defineDoctor,
@@ -50,6 +54,7 @@ Examples:
   smallmind train --data stories.txt --out run
   smallmind export run -o model.gguf
   smallmind perplexity model.gguf text.txt
+  smallmind bench model.gguf
   smallmind doctor`;
 
 const { version } = createRequire(import.meta.url)('smallmind/package.json') as { version: string };

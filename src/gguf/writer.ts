@@ -1,5 +1,5 @@
-// Writes a GGUF v3 file in memory: metadata and tensors → bytes that `readGguf`, llama.cpp and others read. The inverse
-// of the reader, for tests and for export; a file of many gigabytes would want a streaming writer instead.
+// Writes GGUF v3: metadata and tensors → bytes that `readGguf`, llama.cpp and others read, the inverse of the reader. A
+// file is made in memory, or only its head, where the data that follows it is too large for that.
 
 import { BLOCK_FORMATS } from '../base/dtype.ts';
 import type { DType } from '../base/dtype.ts';
@@ -10,21 +10,38 @@ import { alignUp } from './tensor-reader.ts';
 import { NUMBER_FORMATS, VALUE_TYPES } from './value-types.ts';
 import type { ArrayEntry, MetadataEntry, NumberType, ValueType } from './value-types.ts';
 
-export interface TensorData {
+export interface TensorDescriptor {
   readonly name: string;
   readonly dtype: DType;
   /** Row-major, columns last, at most 4 dimensions; a row is a whole number of blocks. */
   readonly shape: readonly number[];
+}
+
+export interface TensorData extends TensorDescriptor {
   /** The blocks of all rows, one after the other. */
   readonly bytes: Uint8Array;
 }
 
-export interface GgufContent {
+/** What a file holds, the tensors' data apart. */
+export interface GgufOutline {
   /** Written in this order; `metadata.entries()` of a file that was read fits, as does `Object.entries(…)`. */
   readonly metadata: Iterable<readonly [string, MetadataEntry]>;
-  readonly tensors: readonly TensorData[];
+  readonly tensors: readonly TensorDescriptor[];
   /** Of tensor data, in bytes, written as general.alignment. By default what the metadata says, or 32. */
   readonly alignment?: number;
+}
+
+export interface GgufContent extends GgufOutline {
+  readonly tensors: readonly TensorData[];
+}
+
+/** The beginning of a file, padded to where the data begins, and what has to follow. */
+export interface GgufHead {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** Where each tensor's data begins in the file, in their order; between them are zeros. */
+  readonly offsetsBytes: readonly number[];
+  /** Of the whole file. */
+  readonly sizeBytes: number;
 }
 
 /**
@@ -33,13 +50,28 @@ export interface GgufContent {
  * @throws {ShapeError} for a tensor whose bytes do not fit its shape and dtype
  */
 export function writeGguf(content: GgufContent): Uint8Array<ArrayBuffer> {
-  const entries = uniqueByName('metadata key', content.metadata);
-  if (content.alignment !== undefined) entries.set(ALIGNMENT_KEY, { type: 'u32', value: content.alignment });
+  const { bytes, offsetsBytes, sizeBytes } = writeGgufHead(content);
+  const file = new Uint8Array(sizeBytes);
+  file.set(bytes);
+  content.tensors.forEach((tensor, i) => {
+    if (tensor.bytes.length !== sizeOf(tensor)) throw misfit(tensor, ` in ${tensor.bytes.length} bytes`);
+    file.set(tensor.bytes, offsetsBytes[i]!);
+  });
+  return file;
+}
+
+/**
+ * Everything of a file but its tensors' data.
+ * @throws as `writeGguf` does
+ */
+export function writeGgufHead(outline: GgufOutline): GgufHead {
+  const entries = uniqueByName('metadata key', outline.metadata);
+  if (outline.alignment !== undefined) entries.set(ALIGNMENT_KEY, { type: 'u32', value: outline.alignment });
   const alignment = entries.get(ALIGNMENT_KEY)?.value ?? DEFAULT_ALIGNMENT;
   if (!isAlignment(alignment)) throw new OptionError(`"alignment" expected a power of two, got ${String(alignment)}`);
   const tensors = uniqueByName(
     'tensor',
-    content.tensors.map((tensor) => [tensor.name, tensor] as const),
+    outline.tensors.map((tensor) => [tensor.name, tensor] as const),
   );
 
   const out = new ByteWriter();
@@ -52,17 +84,16 @@ export function writeGguf(content: GgufContent): Uint8Array<ArrayBuffer> {
     out.type(entry.type);
     writeValue(out, entry, key);
   }
+  const offsets: number[] = [];
   let dataBytes = 0;
   for (const tensor of tensors.values()) {
     writeDescriptor(out, tensor, dataBytes);
-    dataBytes = alignUp(dataBytes + tensor.bytes.length, alignment);
+    offsets.push(dataBytes);
+    dataBytes = alignUp(dataBytes + sizeOf(tensor), alignment);
   }
   out.padTo(alignment);
-  for (const tensor of tensors.values()) {
-    out.raw(tensor.bytes);
-    out.padTo(alignment);
-  }
-  return out.finish();
+  const bytes = out.finish();
+  return { bytes, offsetsBytes: offsets.map((at) => bytes.length + at), sizeBytes: bytes.length + dataBytes };
 }
 
 function uniqueByName<T>(what: string, named: Iterable<readonly [string, T]>): Map<string, T> {
@@ -74,16 +105,24 @@ function uniqueByName<T>(what: string, named: Iterable<readonly [string, T]>): M
   return map;
 }
 
-function writeDescriptor(out: ByteWriter, { name, dtype, shape, bytes }: TensorData, dataOffsetBytes: number): void {
-  const { ggmlType, blockElements, blockBytes } = BLOCK_FORMATS[dtype];
+/** Bytes of a tensor's data. @throws {ShapeError} for a shape that the dtype cannot have */
+function sizeOf(tensor: TensorDescriptor): number {
+  const { dtype, shape } = tensor;
+  const { blockElements, blockBytes } = BLOCK_FORMATS[dtype];
   const nElements = shape.reduce((product, dimension) => product * dimension, 1);
-  const fits = shape.length <= 4 && (shape.at(-1) ?? 1) % blockElements === 0;
-  if (!fits || bytes.length !== (nElements / blockElements) * blockBytes || bytes.length === 0) {
-    const expected = `at most 4 dimensions, rows of whole blocks (${blockElements} elements in ${blockBytes} bytes)`;
-    throw new ShapeError(
-      `tensor ${quote(name)}: ${dtype} expected ${expected}; got [${shape}] in ${bytes.length} bytes`,
-    );
-  }
+  const fits = shape.length <= 4 && nElements > 0 && (shape.at(-1) ?? 1) % blockElements === 0;
+  if (!fits) throw misfit(tensor);
+  return (nElements / blockElements) * blockBytes;
+}
+
+function misfit({ name, dtype, shape }: TensorDescriptor, got = ''): ShapeError {
+  const { blockElements, blockBytes } = BLOCK_FORMATS[dtype];
+  const expected = `at most 4 dimensions, rows of whole blocks (${blockElements} elements in ${blockBytes} bytes)`;
+  return new ShapeError(`tensor ${quote(name)}: ${dtype} expected ${expected}; got [${shape}]${got}`);
+}
+
+function writeDescriptor(out: ByteWriter, { name, dtype, shape }: TensorDescriptor, dataOffsetBytes: number): void {
+  const { ggmlType } = BLOCK_FORMATS[dtype];
   out.string(name);
   out.number('u32', shape.length);
   for (const dimension of shape.toReversed()) out.number('u64', dimension);

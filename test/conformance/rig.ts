@@ -16,7 +16,7 @@ import { writeModeOf } from '../../src/graph/operations.ts';
 import { Graph, columnsOf, dimMax, rowsOf } from '../../src/graph/tensor.ts';
 import type { Dim, RowCount, Tensor } from '../../src/graph/tensor.ts';
 import { CODECS, quantize } from '../../src/quant/codecs.ts';
-import { randomBlocks } from '../random-blocks.ts';
+import { randomBlocks } from '../../src/convert/random-blocks.ts';
 
 export type Activations = 'f32' | 'q8';
 

@@ -1,10 +1,12 @@
-// Random blocks of the formats that are not encoded yet: random bits for quants and small scales, and binary16 scales
-// of a size that gives values of mean 0 and of a wanted deviation.
+// Random weights in any type that kernels run, as blocks: random bits for quants and small scales, and binary16 scales of
+// a size that gives values of mean 0 and of a wanted deviation. For synthetic models, which say nothing and are as fast
+// as real ones.
 
-import { BLOCK_FORMATS } from '../src/base/dtype.ts';
-import type { DType } from '../src/base/dtype.ts';
-import { f32ToF16 } from '../src/base/float16.ts';
-import type { Random } from '../src/base/random.ts';
+import { BLOCK_FORMATS } from '../base/dtype.ts';
+import type { DType } from '../base/dtype.ts';
+import { f32ToF16 } from '../base/float16.ts';
+import type { Random } from '../base/random.ts';
+import { quantize } from '../quant/codecs.ts';
 
 interface Scales {
   /** Where a block keeps d. */
@@ -31,10 +33,18 @@ const SCALES: Readonly<Partial<Record<DType, Scales>>> = {
   Q6_K: { at: 208, deviation: 1360 },
 };
 
-/** Blocks for `nElements` values. */
+/** The bytes of `nElements` values: of mean 0, and uniform where the type has no blocks. */
 export function randomBlocks(dtype: DType, nElements: number, random: Random, deviation = 1): Uint8Array {
+  const scales = SCALES[dtype];
+  if (!scales) {
+    const range = deviation * Math.sqrt(12);
+    return quantize(
+      dtype,
+      Float32Array.from({ length: nElements }, () => (random.uniform() - 0.5) * range),
+    );
+  }
   const { blockElements, blockBytes } = BLOCK_FORMATS[dtype];
-  const { at, deviation: own, minimum } = SCALES[dtype]!;
+  const { at, deviation: own, minimum } = scales;
   const bytes = new Uint8Array((nElements / blockElements) * blockBytes);
   for (let i = 0; i < bytes.length; i++) bytes[i] = random.uint32();
   for (let block = 0; block < bytes.length; block += blockBytes) {

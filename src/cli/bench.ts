@@ -1,0 +1,289 @@
+// smallmind bench: how fast a model runs on this machine, and on wish how fast llama.cpp runs the same file beside it.
+
+import { availableParallelism, cpus, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { closeSync, openSync, rmSync, writeSync } from 'node:fs';
+import type { Command } from 'commander';
+import { resolveLoadOptions } from '../options.ts';
+import type { LoadOptions } from '../options.ts';
+import type { BenchmarkModel, Profile, Speed, Workload } from '../benchmark.ts';
+import { writeFileAtomic } from './files.ts';
+import { LOAD_FLAGS } from './flags.ts';
+import { LoadingBar } from './loading-bar.ts';
+import type { CommandContext } from './main.ts';
+import { openPeer } from './peer.ts';
+import type { Peer } from './peer.ts';
+import { formatBytes, formatColumns, formatRate } from './text.ts';
+import { UsageError, addFlags, checkFlags, parseNumber, readFlags } from './usage.ts';
+
+const EXAMPLES = `
+Examples:
+  smallmind bench model.gguf
+  smallmind bench model.gguf -t 1,2 -p 512 -n 128 --profile
+  smallmind bench --synthetic SmolLM2-135M:Q8_0 --against llama.cpp
+  smallmind bench --synthetic TinyLlama-1.1B:Q4_K_M --json --out speed.json
+
+Shapes: SmolLM2-135M, Qwen2.5-0.5B, TinyLlama-1.1B, Llama-3.2-1B, Llama-3.2-3B. Types: those that run, and Q3_K_M,
+Q4_K_M, Q5_K_M. --against llama.cpp needs the package node-llama-cpp in the folder where you are; the two take turns,
+run by run. Close other programs first: a busy machine measures itself.`;
+
+const FLAGS = LOAD_FLAGS.filter(({ name }) => name !== 'threads' && name !== 'nCtx');
+
+interface Settings {
+  readonly source: string;
+  readonly isSynthetic: boolean;
+  readonly threads: readonly number[];
+  readonly nPrompt: number;
+  readonly nGenerate: number;
+  readonly nRuns: number;
+  readonly isAgainst: boolean;
+  readonly isProfiled: boolean;
+  readonly load: LoadOptions;
+}
+
+/** Ours, theirs and the ratio of the two, medians; `all` are ours with their least and greatest. */
+interface Compared {
+  readonly ours: number;
+  readonly min: number;
+  readonly max: number;
+  readonly theirs?: number;
+  /** Median of the ratios of pairs of runs. */
+  readonly ratio?: number;
+}
+
+interface Row {
+  readonly threads: number;
+  readonly peer: string | null;
+  readonly prefill: Compared;
+  readonly decode: Compared;
+  readonly decodeGBs: number;
+  readonly readLimitGBs: number;
+  readonly limitShare: number;
+  readonly prefillGops: number;
+  readonly rssBytes: number;
+  readonly loadMs: number;
+  readonly profile?: { readonly prefill: Profile; readonly decode: Profile };
+}
+
+export function defineBench(command: Command, { signal }: CommandContext): void {
+  command
+    .argument('[model]', 'a model file in GGUF format')
+    .option('--synthetic <SHAPE:TYPE>', 'random weights in the shape of a well-known model, instead of a file')
+    .option('-p, --prompt-tokens <N>', 'tokens of the prompt', parseNumber, 512)
+    .option('-n, --max-tokens <N>', 'tokens to generate', parseNumber, 128)
+    .option('-t, --threads <N,…>', 'numbers of threads, one after the other', '1,2')
+    .option('-r, --runs <N>', 'measured runs, after one that is not', parseNumber, 5)
+    .option('--against <PEER>', 'llama.cpp: the same file, interleaved')
+    .option('--profile', 'where the time goes')
+    .option('--json', 'print one JSON object')
+    .option('--out <FILE>', 'write the JSON object to a file')
+    .addHelpText('after', EXAMPLES)
+    .action(async (path: string | undefined, parsed: Record<string, unknown>) => {
+      const settings = readBenchSettings(path, parsed);
+      const report = await benchmark(settings, signal);
+      if (typeof parsed['out'] === 'string') writeFileAtomic(parsed['out'], `${JSON.stringify(report, null, 2)}\n`);
+      process.stdout.write(`${parsed['json'] ? JSON.stringify(report) : describe(report)}\n`);
+    });
+  addFlags(command, 'Running the model:', FLAGS);
+}
+
+function readBenchSettings(path: string | undefined, parsed: Record<string, unknown>): Settings {
+  const synthetic = parsed['synthetic'] as string | undefined;
+  if ((path === undefined) === (synthetic === undefined)) {
+    throw new UsageError('expected a model file or --synthetic SHAPE:TYPE, one of the two');
+  }
+  const count = (flag: string, value: unknown, min: number, max: number): number => {
+    if (typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max) return value;
+    throw new UsageError(`${flag} expected an integer from ${min} to ${max}, got ${String(value)}`);
+  };
+  const threads = String(parsed['threads'])
+    .split(',')
+    .map((text) => count('--threads', parseNumber(text), 1, 64));
+  const against = parsed['against'];
+  if (against !== undefined && against !== 'llama.cpp') throw new UsageError('--against expected llama.cpp');
+  const load = readFlags(parsed, FLAGS) as LoadOptions;
+  checkFlags(FLAGS, () => resolveLoadOptions(load));
+  return {
+    source: path ?? synthetic!,
+    isSynthetic: path === undefined,
+    threads,
+    nPrompt: count('--prompt-tokens', parsed['promptTokens'], 1, 2 ** 20),
+    nGenerate: count('--max-tokens', parsed['maxTokens'], 1, 2 ** 20),
+    nRuns: count('--runs', parsed['runs'], 1, 1000),
+    isAgainst: against !== undefined,
+    isProfiled: parsed['profile'] === true,
+    load,
+  };
+}
+
+async function benchmark(settings: Settings, signal: AbortSignal) {
+  const { syntheticModel } = await import('../benchmark.ts');
+  const scratch = join(tmpdir(), `smallmind-bench-${process.pid}.gguf`);
+  const synthetic = settings.isSynthetic ? syntheticModel(settings.source) : undefined;
+  try {
+    let path = settings.source;
+    if (synthetic && settings.isAgainst) {
+      await writeSource(synthetic, scratch, signal);
+      path = scratch;
+    }
+    const source = synthetic && !settings.isAgainst ? synthetic : path;
+    const runs: Row[] = [];
+    for (const threads of settings.threads) runs.push(await measure(settings, source, path, threads, signal));
+    const { nPrompt, nGenerate, nRuns } = settings;
+    const machine = { cpu: cpus()[0]?.model.trim() ?? 'unknown', cores: availableParallelism(), node: process.version };
+    return { machine, model: settings.source, nPrompt, nGenerate, nRuns, runs };
+  } finally {
+    rmSync(scratch, { force: true });
+  }
+}
+
+/** llama.cpp reads files only. */
+async function writeSource(
+  source: { sizeBytes: number; read(at: number, to: Uint8Array): Promise<void> },
+  path: string,
+  signal: AbortSignal,
+) {
+  const file = openSync(path, 'w');
+  try {
+    const chunk = new Uint8Array(16 << 20);
+    for (let at = 0; at < source.sizeBytes; at += chunk.length) {
+      signal.throwIfAborted();
+      const part = chunk.subarray(0, Math.min(chunk.length, source.sizeBytes - at));
+      await source.read(at, part);
+      for (let done = 0; done < part.length;) done += writeSync(file, part, done);
+    }
+  } finally {
+    closeSync(file);
+  }
+}
+
+async function measure(
+  settings: Settings,
+  source: Parameters<typeof BenchmarkModel.load>[0],
+  path: string,
+  threads: number,
+  signal: AbortSignal,
+): Promise<Row> {
+  const { BenchmarkModel, measureReadLimit } = await import('../benchmark.ts');
+  const { nPrompt, nGenerate, nRuns } = settings;
+  const nCtx = nPrompt + nGenerate + 2;
+  const readLimitGBs = await measureReadLimit(threads);
+  const bar = new LoadingBar(settings.source);
+  const onProgress: LoadOptions['onProgress'] = (progress) => bar.update(progress);
+  await using model = await BenchmarkModel.load(source, { ...settings.load, threads, nCtx, signal, onProgress });
+  await bar.stop();
+  await using peer = settings.isAgainst ? await openPeer(path, threads, nCtx) : undefined;
+  const ours: Speed[] = [];
+  const theirs: Speed[] = [];
+  for (let run = 0; run <= nRuns; run++) {
+    signal.throwIfAborted();
+    showProgress(`${threads} threads, run ${run} of ${nRuns}`);
+    const pair = await takeTurns(model, peer, model.workload(nPrompt, nGenerate, run), run);
+    // The first run warms up: kernels are compiled, memory is touched.
+    if (run === 0) continue;
+    ours.push(pair.ours);
+    if (pair.theirs) theirs.push(pair.theirs);
+  }
+  const profile = settings.isProfiled ? await profileOf(model, nPrompt, nRuns + 1) : undefined;
+  eraseProgress();
+  const decode = compare('decode', ours, theirs);
+  const prefill = compare('prefill', ours, theirs);
+  const decodeGBs = (decode.ours * model.weightBytesAToken) / 1e9;
+  return {
+    threads,
+    peer: peer?.name ?? null,
+    prefill,
+    decode,
+    decodeGBs,
+    readLimitGBs,
+    limitShare: decodeGBs / readLimitGBs,
+    prefillGops: (2 * model.info.nParameters * prefill.ours) / 1e9,
+    rssBytes: process.memoryUsage.rss(),
+    loadMs: model.info.loadMs,
+    ...(profile ? { profile } : {}),
+  };
+}
+
+/** Who goes first changes from run to run. */
+async function takeTurns(
+  model: BenchmarkModel,
+  peer: Peer | undefined,
+  workload: Workload,
+  run: number,
+): Promise<{ ours: Speed; theirs?: Speed }> {
+  if (!peer) return { ours: await model.run(workload) };
+  if (run % 2 === 1) {
+    const theirs = await peer.run(workload);
+    return { ours: await model.run(workload), theirs };
+  }
+  const ours = await model.run(workload);
+  return { ours, theirs: await peer.run(workload) };
+}
+
+async function profileOf(model: BenchmarkModel, nPrompt: number, seed: number) {
+  const prefill = await model.profile(model.workload(nPrompt, 1, seed));
+  return { prefill, decode: await model.profile(model.workload(1, 64, seed + 1)) };
+}
+
+const median = (x: readonly number[]): number => x.toSorted((a, b) => a - b)[x.length >> 1]!;
+
+function compare(what: keyof Speed, ours: readonly Speed[], theirs: readonly Speed[]): Compared {
+  const own = ours.map((speed) => speed[what]);
+  const compared = { ours: median(own), min: Math.min(...own), max: Math.max(...own) };
+  if (theirs.length === 0) return compared;
+  const ratio = median(own.map((speed, i) => speed / theirs[i]![what]));
+  return { ...compared, theirs: median(theirs.map((speed) => speed[what])), ratio };
+}
+
+function describe({ machine, model, nPrompt, nGenerate, nRuns, runs }: Awaited<ReturnType<typeof benchmark>>): string {
+  const isAgainst = runs.some(({ peer }) => peer !== null);
+  const head = ['threads', `prefill ${nPrompt}`, `decode ${nGenerate}`, 'GB/s', 'of limit', 'GOP/s', 'memory', 'load'];
+  const ratio = ({ theirs, ratio: r }: Compared): string =>
+    theirs === undefined ? '' : ` (${formatRate(theirs)}, × ${r!.toFixed(2)})`;
+  const speed = (c: Compared): string => `${formatRate(c.ours)} [${formatRate(c.min)}–${formatRate(c.max)}]${ratio(c)}`;
+  const rows = runs.map((run) => [
+    String(run.threads),
+    speed(run.prefill),
+    speed(run.decode),
+    run.decodeGBs.toFixed(1),
+    `${(100 * run.limitShare).toFixed(0)} %`,
+    run.prefillGops.toFixed(0),
+    formatBytes(run.rssBytes),
+    `${run.loadMs.toFixed(0)} ms`,
+  ]);
+  const against = isAgainst ? `; in parentheses ${runs[0]!.peer}, and how many times as fast we are` : '';
+  return [
+    `${model} on ${machine.cpu}, Node ${machine.node}`,
+    `tokens/s, median [least–greatest] of ${nRuns} runs${against}`,
+    ...formatColumns([head, ...rows]),
+    ...runs.flatMap(({ threads, profile }) => (profile ? describeProfile(threads, profile) : [])),
+  ].join('\n');
+}
+
+function describeProfile(threads: number, { prefill, decode }: NonNullable<Row['profile']>): string[] {
+  return (['prefill', 'decode'] as const).flatMap((what) => {
+    const { nSteps, byOperation, byLayer } = { prefill, decode }[what];
+    const total = byOperation.reduce((sum, { ms }) => sum + ms, 0);
+    const cells = (rows: Profile['byOperation']): string[][] =>
+      rows.map(({ name, ms, count }) => [
+        (ms / nSteps).toFixed(3),
+        `${((100 * ms) / total).toFixed(1)} %`,
+        String(count),
+        name,
+      ]);
+    return [
+      '',
+      `${what}, ${threads} threads: ${(total / nSteps).toFixed(2)} ms a step, ${nSteps} steps`,
+      ...formatColumns([['ms', 'share', 'times', 'operation'], ...cells(byOperation)], [0, 1, 2]),
+      ...formatColumns([['ms', 'share', 'times', 'layer'], ...cells(byLayer)], [0, 1, 2]),
+    ];
+  });
+}
+
+function showProgress(text: string): void {
+  if (process.stderr.isTTY) process.stderr.write(`\r${text}\u001b[K`);
+}
+
+function eraseProgress(): void {
+  if (process.stderr.isTTY) process.stderr.write('\r\u001b[K');
+}
