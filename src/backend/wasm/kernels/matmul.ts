@@ -242,7 +242,7 @@ function integerSource(format: QuantizedFormat, variant: KernelVariant): MatmulS
   const offset = offsetOf(format, variant);
   const prepare = (f: FunctionBuilder): Tile => {
     const reader = new BlockReader(f, format, variant);
-    const newDots = isQuads ? quadDots : pairDots;
+    const dotsOf = isQuads ? quadDots : pairDots;
     const [scale, sum, scaledSum] = ['xScale', 'xSum', 'xScaledSum'].map((name) => f.local('v128', name)) as [
       Local<'v128'>,
       Local<'v128'>,
@@ -250,10 +250,12 @@ function integerSource(format: QuantizedFormat, variant: KernelVariant): MatmulS
     ];
     return (w, x, accumulators, nBlocks) => {
       const nParts = reader.parts.length;
-      const dots = newDots(f, x.length, nParts);
+      const dots = dotsOf(f, x.length, nParts);
       each32(f, reader, w, nBlocks, () => {
         dots.begin();
-        reader.steps(w, (step, low, high) => dots.add(step, low, high, x));
+        const add: Parameters<BlockReader['steps']>[1] = (turn, low, high) => dots.add(turn, low, high, x);
+        if (isQuads) reader.steps(w, add);
+        else reader.words(w, add);
         x.forEach((p, c) => {
           scale.set(v128.load32_splat(p, 0));
           reader.parts.forEach((part, i) => {
@@ -272,7 +274,7 @@ function integerSource(format: QuantizedFormat, variant: KernelVariant): MatmulS
       });
     };
   };
-  return { tileRows: isQuads ? [4, 1] : [3, 1], prepare };
+  return { tileRows: [4, 1], prepare };
 }
 
 /** Sum of the activations that part `i` of a block meets, in every lane. The block keeps those of its two halves. */
@@ -285,20 +287,23 @@ function activationSum(x: Expr<'ptr'>, nParts: number, i: number): Expr<'v128'> 
 /** The dot products of 32 columns in one or two parts, for every row of x in a tile. */
 interface Dots {
   begin(): void;
-  /** Four columns: the bytes that BlockReader.steps gives. */
-  add(step: number, low: Expr<'v128'>, high: Expr<'v128'>, x: readonly Local<'ptr'>[]): void;
+  /** What BlockReader.steps, or .words, gives. */
+  add(turn: number, low: Expr<'v128'>, high: Expr<'v128'>, x: readonly Local<'ptr'>[]): void;
   /** i32 sums of part `i` and half `h` of the rows with row `c` of x. */
   end(c: number, i: number, h: number): Expr<'v128'>;
 }
 
-/** Two chains a sum for a single row of x, to hide the latency. Part 1 of two begins with step 4. */
+/** Two chains a sum for a single row of x, to hide the latency. The second of two parts has the later half of turns. */
 class Sums {
   readonly #sums: readonly (readonly (readonly Local<'v128'>[])[])[][];
   readonly #nParts: number;
+  readonly #nTurns: number;
 
-  constructor(f: FunctionBuilder, nRows: number, nParts: number) {
+  /** @param nTurns  in which the 32 columns come */
+  constructor(f: FunctionBuilder, nRows: number, nParts: number, nTurns: number) {
     const nChains = nRows === 1 ? 2 / nParts : 1;
     this.#nParts = nParts;
+    this.#nTurns = nTurns;
     this.#sums = Array.from({ length: nRows }, (_, c) =>
       Array.from({ length: nParts }, (__, i) => [0, 1].map((h) => f.localArray('v128', `dot${c}${i}${h}`, nChains))),
     );
@@ -308,10 +313,11 @@ class Sums {
     for (const sum of this.#sums.flat(3)) sum.set(v128.zero());
   }
 
-  /** The chain that a step goes to. */
-  at(c: number, step: number, h: number): Local<'v128'> {
-    const chains = this.#sums[c]![this.#nParts === 2 && step >= 4 ? 1 : 0]![h]!;
-    return chains[step % chains.length]!;
+  /** The chain that a turn goes to. */
+  at(c: number, turn: number, h: number): Local<'v128'> {
+    const part = Math.floor((turn * this.#nParts) / this.#nTurns);
+    const chains = this.#sums[c]![part]![h]!;
+    return chains[turn % chains.length]!;
   }
 
   total(c: number, i: number, h: number): Expr<'v128'> {
@@ -320,47 +326,36 @@ class Sums {
   }
 }
 
-/** One relaxed instruction a vector. */
+/** One relaxed instruction a vector, of four columns. */
 function quadDots(f: FunctionBuilder, nRows: number, nParts: number): Dots {
-  const sums = new Sums(f, nRows, nParts);
+  return newDots(f, new Sums(f, nRows, nParts, 8), (x, w, sum) => {
+    return i32x4.relaxed_dot_i8x16_i7x16_add_s(x, w, sum);
+  });
+}
+
+/** Products of 16-bit integers, of two columns, added in pairs: exact with standard instructions. */
+function pairDots(f: FunctionBuilder, nRows: number, nParts: number): Dots {
+  return newDots(f, new Sums(f, nRows, nParts, 16), (x, w, sum) => i32x4.add(sum, i32x4.dot_i16x8_s(x, w)));
+}
+
+/** Four bytes of x are one turn, as four columns of 8 bits or two of 16. */
+function newDots(
+  f: FunctionBuilder,
+  sums: Sums,
+  multiply: (x: Expr<'v128'>, w: Expr<'v128'>, sum: Expr<'v128'>) => Expr<'v128'>,
+): Dots {
   const splat = f.local('v128', 'xSplat');
   const weights = [f.local('v128', 'wLow'), f.local('v128', 'wHigh')] as const;
   return {
     begin: () => sums.clear(),
-    add(step, low, high, x) {
+    add(turn, low, high, x) {
       weights[0].set(low);
       weights[1].set(high);
       x.forEach((p, c) => {
-        splat.set(v128.load32_splat(p, 8 + 4 * step));
+        splat.set(v128.load32_splat(p, 8 + 4 * turn));
         weights.forEach((w, h) => {
-          const sum = sums.at(c, step, h);
-          sum.set(i32x4.relaxed_dot_i8x16_i7x16_add_s(splat, w, sum));
-        });
-      });
-    },
-    end: (c, i, h) => sums.total(c, i, h),
-  };
-}
-
-/** Products of 16-bit integers, added in pairs: exact with standard instructions. */
-function pairDots(f: FunctionBuilder, nRows: number, nParts: number): Dots {
-  const sums = new Sums(f, nRows, nParts);
-  const splat = f.local('v128', 'xSplat');
-  const bytes = f.local('v128', 'wBytes');
-  const weights = [f.local('v128', 'wLow'), f.local('v128', 'wHigh')] as const;
-  return {
-    begin: () => sums.clear(),
-    add(step, low, high, x) {
-      [low, high].forEach((vector, pair) => {
-        bytes.set(vector);
-        weights[0].set(i16x8.extend_low_i8x16_s(bytes));
-        weights[1].set(i16x8.extend_high_i8x16_s(bytes));
-        x.forEach((p, c) => {
-          splat.set(v128.load32_splat(p, 8 + 8 * step + 4 * pair));
-          weights.forEach((w, h) => {
-            const sum = sums.at(c, step, h);
-            sum.set(i32x4.add(sum, i32x4.dot_i16x8_s(splat, w)));
-          });
+          const sum = sums.at(c, turn, h);
+          sum.set(multiply(splat, w, sum));
         });
       });
     },

@@ -196,6 +196,29 @@ export class BlockReader {
       }
     }
   }
+
+  /**
+   * The quants of the 32 columns at `w`, which must be in pairs, as 16-bit integers: two columns a turn, of rows 0..3 and
+   * of rows 4..7. Turns come in the order of `steps`; those below 8 are the first 16 columns.
+   */
+  words(w: Expr<'ptr'>, use: (turn: number, low: Vector, high: Vector) => void): void {
+    if (planesOf(this.format).lowBits === 8) {
+      // Bytes are extended as they are loaded.
+      const { low } = layoutOf32(this.format);
+      for (let turn = 0; turn < 16; turn++) {
+        const at = low + 16 * turn;
+        use(turn, v128.load8x8_s(w, at), v128.load8x8_s(w, at + 8));
+      }
+      return;
+    }
+    const bytes = this.#f.local('v128', 'pairBytes');
+    this.steps(w, (step, ...both) => {
+      both.forEach((vector, i) => {
+        bytes.set(vector);
+        use(2 * step + i, i16x8.extend_low_i8x16_s(bytes), i16x8.extend_high_i8x16_s(bytes));
+      });
+    });
+  }
 }
 
 /** `count` bits of every byte, moved from bit `from` to bit `to`. Shifts go over 16 bits, the mask mends that. */
