@@ -73,6 +73,9 @@ describe('the packed package', { skip }, () => {
       'src/index.ts',
       'LICENSE',
       'README.md',
+      'assets/stories.gguf',
+      'assets/LICENSE',
+      'assets/README.md',
     ]) {
       assert.ok(files.includes(file), `${file} is missing`);
     }
@@ -112,6 +115,12 @@ describe('the packed package', { skip }, () => {
       const bin = join(installed, 'bin/smallmind.js');
       assert.equal(runOk(nodeOf(path), [bin, '--version'], project).trim(), version);
       assert.match(runOk(nodeOf(path), [bin, '--help'], project), /\brun\b/);
+    });
+
+    test(`the command tells a story with nothing else present under ${name}`, () => {
+      const args = ['run', '-p', 'Once upon a time', '-n', '40', '--seed', '1'];
+      const out = runOk(nodeOf(path), [join(installed, 'bin/smallmind.js'), ...args], project);
+      assert.match(out, /^Once upon a time\S?.{60}/);
     });
 
     test(`the command writes the golden story under ${name}`, needsShared(), () => {

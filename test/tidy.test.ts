@@ -92,7 +92,7 @@ test(`no folder of src holds more than ${FILES_A_FOLDER_MAX} files`, () => {
 
 test('only platform files name worker modules by URL, and only modules that they may import', () => {
   const bad = published.flatMap(({ path, text }) =>
-    [...text.matchAll(/new URL\(\s*['"`](\.[^'"`]*)['"`]/g)].flatMap(([, target]) => {
+    [...text.matchAll(/new URL\(\s*['"`](\.[^'"`]*\.ts)['"`]/g)].flatMap(([, target]) => {
       if (!/\.(node|browser)\.ts$/.test(path)) return [`${path} names ${target}; only *.node.ts and *.browser.ts may`];
       if (!existsSync(join(ROOT, dirname(path), target!))) return [`${path} names ${target}, which does not exist`];
       return judgeImport(path, target!) ?? [];

@@ -33,57 +33,93 @@ function packScalars(elementBytes: 2 | 4, exponentMask: number): PackGroup {
     const source = new Words(rows.buffer as ArrayBuffer, rows.byteOffset, nRows * nColumns);
     const packed = new Words(target.buffer as ArrayBuffer, target.byteOffset, GROUP_ROWS * nColumns);
     if (nRows < GROUP_ROWS) packed.fill(0);
-    for (let row = 0; row < nRows; row++) {
-      const start = row * nColumns;
-      for (let k = 0; k < nColumns; k++) {
-        const bits = source[start + k]!;
+    // Written in order, read from eight places: the other way round takes three times as long.
+    for (let k = 0, to = 0; k < nColumns; k++, to += GROUP_ROWS) {
+      for (let row = 0, from = k; row < nRows; row++, from += nColumns) {
+        const bits = source[from]!;
         if ((bits & exponentMask) === exponentMask) throw new NonFiniteWeight();
-        packed[k * GROUP_ROWS + row] = bits;
+        packed[to + row] = bits;
       }
     }
   };
 }
 
-/** Where a quant of a plane goes, by 32 · row + column: byte within the plane, and bit within the byte. */
+/** Where two neighbouring quants of a plane go, by 16 · row + half the column: 16-bit word, and bit within its bytes. */
 interface Places {
-  readonly bytes: Uint16Array;
+  readonly words: Uint16Array;
   readonly shifts: Uint8Array;
 }
 
 /** @param bits  of the plane, which stores vectors v, v + 2·bits … in the same bytes */
 function placesOf(interleaving: Interleaving, bits: number): Places {
-  const places = { bytes: new Uint16Array(GROUP_ROWS * 32), shifts: new Uint8Array(GROUP_ROWS * 32) };
+  const places = { words: new Uint16Array(GROUP_ROWS * 16), shifts: new Uint8Array(GROUP_ROWS * 16) };
   const nStored = 2 * bits;
   for (let row = 0; row < GROUP_ROWS; row++) {
-    for (let column = 0; column < 32; column++) {
-      const [vector, byte] =
-        interleaving === 'quads'
-          ? [2 * (column >> 2) + (row >> 2), 4 * (row & 3) + (column & 3)]
-          : [column >> 1, 2 * row + (column & 1)];
-      places.bytes[32 * row + column] = 16 * (vector % nStored) + byte;
-      places.shifts[32 * row + column] = bits * Math.floor(vector / nStored);
+    for (let pair = 0; pair < 16; pair++) {
+      const [vector, word] =
+        interleaving === 'quads' ? [2 * (pair >> 1) + (row >> 2), 2 * (row & 3) + (pair & 1)] : [pair, row];
+      places.words[16 * row + pair] = 8 * (vector % nStored) + word;
+      places.shifts[16 * row + pair] = bits * Math.floor(vector / nStored);
     }
   }
   return places;
 }
 
+/**
+ * Blocks of 32 without a plane of high bits: the bytes of a file's quants are those of the plane, in another order, and
+ * are moved two at a time. Five times as fast as reading the fields.
+ */
+function packDirectly(format: QuantizedFormat, variant: KernelVariant): PackGroup {
+  const { lowBits } = planesOf(format);
+  const blockWords = BLOCK_FORMATS[format.dtype].blockBytes / 2;
+  const groupWords = groupBlockBytes(format.dtype) / 2;
+  const nHeads = headerBytes(format) / HALF_ROWS_BYTES;
+  const nQuantWords = 2 * lowBits;
+  const places = placesOf(interleavingOf(format, variant), lowBits).words;
+  // Turns signed bytes into unsigned ones, 128 added.
+  const flip = format.bits === 8 && isBiased(variant) ? 0x8080 : 0;
+  return (rows, nRows, nColumns, target) => {
+    const nBlocks = nColumns / 32;
+    const source = new Uint16Array(rows.buffer as ArrayBuffer, rows.byteOffset, nRows * nBlocks * blockWords);
+    const words = new Uint16Array(target.buffer as ArrayBuffer, target.byteOffset, nBlocks * groupWords);
+    if (nRows < GROUP_ROWS) words.fill(0);
+    for (let row = 0; row < nRows; row++) {
+      let from = row * nBlocks * blockWords;
+      for (let to = 0; to < words.length; to += groupWords) {
+        for (let head = 0; head < nHeads; head++, from++) {
+          const bits = source[from]!;
+          if ((bits & 0x7c00) === 0x7c00) throw new NonFiniteWeight();
+          words[to + 8 * head + row] = bits;
+        }
+        const first = to + 8 * nHeads;
+        for (let i = 0; i < nQuantWords; i++, from++) words[first + places[16 * row + i]!] = source[from]! ^ flip;
+      }
+    }
+  };
+}
+
 /** How the fields of a block of eight rows lie is told in kernels/weights.ts. */
-function packQuantized(format: QuantizedFormat, variant: KernelVariant): PackGroup {
+function packFields(format: QuantizedFormat, variant: KernelVariant): PackGroup {
   const { blockElements, blockBytes } = BLOCK_FORMATS[format.dtype];
   const { lowBits, highBits } = planesOf(format);
   const layout = layoutOf32(format);
   const groupBytes = groupBlockBytes(format.dtype);
   const interleaving = interleavingOf(format, variant);
-  const low = placesOf(interleaving, lowBits);
-  const high = placesOf(interleaving, highBits);
-  const lowMask = (1 << lowBits) - 1;
-  // Turns signed bytes into unsigned ones, 128 added.
-  const flip = format.bits === 8 && isBiased(variant) ? 0x80 : 0;
+  const planes = [
+    { at: layout.low / 2, places: placesOf(interleaving, lowBits), shift: 0, mask: ((1 << lowBits) - 1) * 0x0101 },
+    {
+      at: layout.high / 2,
+      places: placesOf(interleaving, highBits),
+      shift: lowBits,
+      mask: ((1 << highBits) - 1) * 0x0101,
+    },
+  ].filter(({ mask }) => mask !== 0);
   const block = newBlock();
-  const { quants } = block;
+  const pairs = new Uint16Array(block.quants.buffer);
   return (rows, nRows, nColumns, target) => {
     const nBlocks = nColumns / blockElements;
-    target.fill(0);
+    const words = new Uint16Array(target.buffer as ArrayBuffer, target.byteOffset, target.length / 2);
+    words.fill(0);
     for (let row = 0; row < nRows; row++) {
       for (let b = 0; b < nBlocks; b++) {
         format.read(rows, (row * nBlocks + b) * blockBytes, block);
@@ -92,12 +128,13 @@ function packQuantized(format: QuantizedFormat, variant: KernelVariant): PackGro
         for (let part = 0; part * 32 < blockElements; part++) {
           const at = start + headerBytes(format) + part * layout.sizeBytes;
           packScales(format, block, part, target, at, row);
-          for (let i = 0; i < 32; i++) {
-            const quant = quants[32 * part + i]! ^ flip;
-            const place = 32 * row + i;
-            target[at + layout.low + low.bytes[place]!]! |= (quant & lowMask) << low.shifts[place]!;
-            if (highBits === 0) continue;
-            target[at + layout.high + high.bytes[place]!]! |= (quant >> lowBits) << high.shifts[place]!;
+          for (const plane of planes) {
+            const { words: places, shifts } = plane.places;
+            const first = at / 2 + plane.at;
+            for (let i = 0; i < 16; i++) {
+              const quants = (pairs[16 * part + i]! >> plane.shift) & plane.mask;
+              words[first + places[16 * row + i]!]! |= quants << shifts[16 * row + i]!;
+            }
           }
         }
       }
@@ -137,9 +174,12 @@ function packScales(
 
 class NonFiniteWeight extends Error {}
 
+const isDirect = (format: QuantizedFormat): boolean =>
+  BLOCK_FORMATS[format.dtype].blockElements === 32 && planesOf(format).highBits === 0;
+
 function packerOf(dtype: DType, variant: KernelVariant): PackGroup {
   const format = quantizedFormatOf(dtype);
-  if (format) return packQuantized(format, variant);
+  if (format) return isDirect(format) ? packDirectly(format, variant) : packFields(format, variant);
   switch (dtype) {
     case 'F32':
       return packScalars(4, 0x7f800000);

@@ -1,0 +1,130 @@
+// Writes the tables of the documents that hold measured numbers, from the files that the benchmarks wrote, between the
+// marks `<!-- table NAME -->` and `<!-- end -->`. With --check it changes nothing and fails if a document is not as it
+// would write it.
+//   node scripts/write-tables.ts [--check]
+
+import { readFileSync, writeFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+const ROOT = new URL('..', import.meta.url);
+const DOCUMENTS = ['README.md', 'docs/performance.md'];
+
+type Cells = readonly (readonly string[])[];
+
+interface Tier1 {
+  readonly machine: Machine;
+  readonly scenarios: readonly { name: string; before: Figures; after: Figures }[];
+  readonly sweep: readonly Readonly<Record<string, number | string>>[];
+}
+interface Machine {
+  readonly cpu: string;
+  readonly cores: number;
+  readonly node: string;
+}
+interface Figures {
+  readonly usPerOp: number;
+  readonly opsPerSecond: number;
+  readonly heapBytesPerOp: number;
+  readonly minorGc: number;
+  readonly majorGc: number;
+  readonly tokensPerSecond?: number;
+  readonly bytesCleared?: number;
+}
+interface Compared {
+  readonly ours: number;
+  readonly L?: { theirs: number; ratio: number };
+  readonly N?: { theirs: number; ratio: number };
+}
+interface SpeedFile {
+  readonly machine: Machine;
+  readonly nRuns: number;
+  readonly rows: readonly {
+    model: string;
+    threads: number;
+    prefill: Compared;
+    decode: Compared;
+    decodeGBs: number;
+    limitShare: number;
+    loadMs: number;
+  }[];
+}
+
+const read = <T>(name: string): T => JSON.parse(readFileSync(new URL(`docs/data/${name}.json`, ROOT), 'utf8')) as T;
+const machineOf = ({ cpu, cores, node }: Machine): string => `${cpu}, ${cores} cores, Node ${node}`;
+const short = (x: number): string => (x >= 100 ? Math.round(x).toLocaleString('en') : x.toPrecision(3));
+
+function tier1(): string {
+  const { machine, scenarios } = read<Tier1>('tier1');
+  const cells = scenarios.flatMap(({ name, before, after }) =>
+    (['before', 'after'] as const).map((side) => {
+      const f = { before, after }[side];
+      const speed = f.tokensPerSecond ? `${short(f.tokensPerSecond)} tokens/s` : `${short(f.opsPerSecond)} ops/s`;
+      const cleared = f.bytesCleared === undefined ? '' : f.bytesCleared.toLocaleString('en');
+      return [name, side, speed, f.heapBytesPerOp.toFixed(1), `${f.minorGc} / ${f.majorGc}`, cleared];
+    }),
+  );
+  const head = ['scenario', 'side', 'speed', 'heap bytes/op', 'collections', 'bytes cleared'];
+  return `${table([head, ...cells])}\n\n${machineOf(machine)}; \`npm run bench:tier1\`.`;
+}
+
+function sweep(): string {
+  const { sweep: rows } = read<Tier1>('tier1');
+  const head = ['width', 'layers', 'tokens', '1 thread', '2 threads'];
+  const keys = [...new Set(rows.map((r) => `${r['nEmbd']} ${r['nLayer']} ${r['tokens']}`))];
+  const cells = keys.map((key) => {
+    const of = (threads: number): string => {
+      const row = rows.find((r) => r['threads'] === threads && `${r['nEmbd']} ${r['nLayer']} ${r['tokens']}` === key);
+      return row ? Number(row['afterTokensPerSecond']).toLocaleString('en') : '';
+    };
+    return [...key.split(' '), of(1), of(2)];
+  });
+  return table([head, ...cells]);
+}
+
+function speed(): string {
+  const { machine, nRuns, rows } = read<SpeedFile>('speed');
+  const head = ['model', 'threads', 'prefill 512', '× L', '× N', 'decode 128', '× L', '× N', 'of the read limit'];
+  const ratio = (peer: Compared['L']): string => (peer ? peer.ratio.toFixed(2) : '');
+  const cells = rows.map(({ model, threads, prefill, decode, limitShare }) => [
+    model.replace(':', ' '),
+    String(threads),
+    short(prefill.ours),
+    ratio(prefill.L),
+    ratio(prefill.N),
+    short(decode.ours),
+    ratio(decode.L),
+    ratio(decode.N),
+    `${Math.round(100 * limitShare)} %`,
+  ]);
+  const note = `Tokens a second, medians of ${nRuns} interleaved runs. L: llama.cpp driven from C; N: node-llama-cpp.`;
+  return `${table([head, ...cells])}\n\n${note} ${machineOf(machine)}; \`npm run bench:speed\`.`;
+}
+
+function table([head, ...rows]: Cells): string {
+  const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
+  return [line(head!), line(head!.map(() => '---')), ...rows.map(line)].join('\n');
+}
+
+const TABLES: Readonly<Record<string, () => string>> = { tier1, sweep, speed };
+/** Formatting pads the cells of a table. */
+const squeeze = (text: string): string => text.replace(/ +/g, ' ').replace(/-{3,}/g, '---');
+
+let nStale = 0;
+for (const document of DOCUMENTS) {
+  const path = fileURLToPath(new URL(document, ROOT));
+  const before = readFileSync(path, 'utf8');
+  const after = before.replace(
+    /(<!-- table (\w+) -->\n)[^]*?(\n<!-- end -->)/g,
+    (_, begin: string, name: string, end: string) => {
+      return `${begin}\n${TABLES[name]!()}\n${end}`;
+    },
+  );
+  if (squeeze(before) === squeeze(after)) continue;
+  nStale++;
+  if (process.argv.includes('--check')) console.error(`${document} is not what the measured files say`);
+  else writeFileSync(path, after);
+}
+if (process.argv.includes('--check') && nStale > 0) {
+  console.error('write it anew: npm run tables');
+  process.exitCode = 1;
+}
