@@ -2,7 +2,13 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { modelConfigOf, resolveTrainingOptions, resumeTrainingOptions, scheduleOf } from './options.ts';
+import {
+  initialTrainingOptions,
+  modelConfigOf,
+  resolveTrainingOptions,
+  resumeTrainingOptions,
+  scheduleOf,
+} from './options.ts';
 import type { TrainingOptions } from './options.ts';
 
 const refused = (options: TrainingOptions, message: RegExp): void => {
@@ -71,4 +77,19 @@ test('a resumed run may evaluate otherwise, and go on for longer where the learn
   const { evaluateEvery, nSteps } = resumeTrainingOptions(saved, { evaluateEvery: 7, nSteps: 5000 });
   assert.deepEqual([evaluateEvery, nSteps], [7, 5000]);
   assert.throws(() => resumeTrainingOptions(saved, { evaluateEvery: 0 }), /"evaluateEvery"/);
+});
+
+test('a run that begins with another has its model, and everything else anew', () => {
+  const saved = resolveTrainingOptions({ nLayer: 2, nEmbd: 64, vocabSize: 300, nCtx: 64, seed: 9, dropout: 0.1 });
+  const begun = initialTrainingOptions(saved, { nSteps: 50 });
+  assert.deepEqual([begun.nLayer, begun.nEmbd, begun.vocabSize, begun.nCtx, begun.nSteps], [2, 64, 300, 64, 50]);
+  assert.deepEqual([begun.seed, begun.dropout], [1, 0]);
+  assert.throws(() => initialTrainingOptions(saved, { nLayer: 3 }), /"nLayer" is 3 here and 2 in the checkpoint/);
+});
+
+test('a llama may be given another context, learned positions may not', () => {
+  const llama = resolveTrainingOptions({ nCtx: 64 });
+  assert.equal(initialTrainingOptions(llama, { nCtx: 128 }).nCtx, 128);
+  const gpt2 = resolveTrainingOptions({ architecture: 'gpt2', nCtx: 64 });
+  assert.throws(() => initialTrainingOptions(gpt2, { nCtx: 128 }), /"nCtx" is 128 here and 64 in the checkpoint/);
 });

@@ -135,7 +135,10 @@ export function resumeTrainingOptions(saved: ResolvedTrainingOptions, given: Tra
   return resolved;
 }
 
-/** What makes the model, dropout apart: a run that begins with what another has learnt has these of it. */
+/**
+ * What makes the model, dropout apart: a run that begins with what another has learnt has these of it. A llama may get
+ * another context, since its positions have no parameters.
+ */
 const MODEL_OPTIONS = [
   'architecture',
   'tokenizer',
@@ -157,14 +160,15 @@ export function initialTrainingOptions(
   given: TrainingOptions,
 ): ResolvedTrainingOptions {
   const changes = withoutUndefined(given);
-  for (const name of MODEL_OPTIONS) {
+  const fixed = MODEL_OPTIONS.filter((name) => !(name === 'nCtx' && saved.architecture === 'llama' && given.nCtx));
+  for (const name of fixed) {
     if (changes[name] === undefined || changes[name] === saved[name]) continue;
     throw new OptionError(
       `"${name}" is ${String(changes[name])} here and ${saved[name]} in the checkpoint to begin with; leave it out`,
       { option: name },
     );
   }
-  const model = Object.fromEntries(MODEL_OPTIONS.map((name) => [name, saved[name]]));
+  const model = Object.fromEntries(fixed.map((name) => [name, saved[name]]));
   return resolveTrainingOptions({ ...changes, ...model });
 }
 

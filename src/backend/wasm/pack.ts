@@ -33,7 +33,6 @@ function packScalars(elementBytes: 2 | 4, exponentMask: number): PackGroup {
     const source = new Words(rows.buffer as ArrayBuffer, rows.byteOffset, nRows * nColumns);
     const packed = new Words(target.buffer as ArrayBuffer, target.byteOffset, GROUP_ROWS * nColumns);
     if (nRows < GROUP_ROWS) packed.fill(0);
-    // Written in order, read from eight places: the other way round takes three times as long.
     for (let k = 0, to = 0; k < nColumns; k++, to += GROUP_ROWS) {
       for (let row = 0, from = k; row < nRows; row++, from += nColumns) {
         const bits = source[from]!;
