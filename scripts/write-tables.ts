@@ -58,9 +58,9 @@ function tier1(): string {
   const cells = scenarios.flatMap(({ name, before, after }) =>
     (['before', 'after'] as const).map((side) => {
       const f = { before, after }[side];
-      const speed = f.tokensPerSecond ? `${short(f.tokensPerSecond)} tokens/s` : `${short(f.opsPerSecond)} ops/s`;
+      const rate = f.tokensPerSecond ? `${short(f.tokensPerSecond)} tokens/s` : `${short(f.opsPerSecond)} ops/s`;
       const cleared = f.bytesCleared === undefined ? '' : f.bytesCleared.toLocaleString('en');
-      return [name, side, speed, f.heapBytesPerOp.toFixed(1), `${f.minorGc} / ${f.majorGc}`, cleared];
+      return [name, side, rate, f.heapBytesPerOp.toFixed(1), `${f.minorGc} / ${f.majorGc}`, cleared];
     }),
   );
   const head = ['scenario', 'side', 'speed', 'heap bytes/op', 'collections', 'bytes cleared'];

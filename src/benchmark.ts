@@ -1,5 +1,5 @@
-// How fast a model runs here: prefill and decoding, in tokens a second and as shares of what the machine's memory gives,
-// and where the time goes, operation by operation. What is printed, and what is compared with, is the caller's.
+// How fast a model runs here: prefill and decoding, in tokens a second and as shares of what the machine's memory
+// gives, and where the time goes, operation by operation. What is printed, and what is compared with, is the caller's.
 
 import { WasmExecutor } from './backend/wasm/executor.ts';
 import type { Executor } from './backend/executor.ts';
@@ -13,7 +13,7 @@ import { resolveGenerateOptions, resolveLoadOptions } from './options.ts';
 import type { LoadOptions, ModelInfo, ModelSource } from './options.ts';
 import { describeSource, openSource } from './source.ts';
 
-export { SYNTHETIC_SHAPES, syntheticModel } from './convert/synthetic-model.ts';
+export { syntheticModel } from './convert/synthetic-model.ts';
 
 /** What a run does: evaluates a prompt, then so many tokens one by one. */
 export interface Workload {

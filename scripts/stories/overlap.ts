@@ -1,5 +1,5 @@
-// How much of its training text a model says word for word: lets it tell stories and looks for the longest piece of each
-// that stands in the text. Prints one JSON object.
+// How much of its training text a model says word for word: lets it tell stories and looks for the longest piece of
+// each that stands in the text. Prints one JSON object.
 //   node --conditions=smallmind-source scripts/stories/overlap.ts MODEL TEXT --count 200 --temperature 0.7
 
 import { readFileSync } from 'node:fs';

@@ -25,7 +25,7 @@ interface Shape {
   readonly freqBase: number;
 }
 
-export const SYNTHETIC_SHAPES = {
+const SYNTHETIC_SHAPES = {
   'SmolLM2-135M': shape(30, 576, [9, 3], 1536, 49152, true, 8192, 100_000),
   'Qwen2.5-0.5B': shape(24, 896, [14, 2], 4864, 151936, true, 32768, 1_000_000),
   'TinyLlama-1.1B': shape(22, 2048, [32, 4], 5632, 32000, false, 2048, 10_000),

@@ -75,7 +75,6 @@ const MISTAKES: Readonly<Record<string, Mistake>> = {
     '1',
   ),
   'an unknown command': usage(/unknown command 'rnu' \(Did you mean run\?\); see "smallmind --help"/, 'rnu'),
-  'no model': usage(/no model given; name a GGUF file/, 'run', '-p', 'a'),
   'two models': usage(/too many arguments/, 'run', small, small),
   'inspect without a model': usage(/missing required argument 'model'/, 'inspect'),
   'inspect with a bad context': usage(

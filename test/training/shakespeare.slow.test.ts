@@ -1,5 +1,5 @@
-// The proof that training works at all: nanoGPT's character model of tinyshakespeare, which in its published run of this
-// configuration reaches a validation loss of 1.88 (https://github.com/karpathy/nanoGPT, "I only have a macbook").
+// The proof that training works at all: nanoGPT's character model of tinyshakespeare, which in its published run of
+// this configuration reaches a validation loss of 1.88 (https://github.com/karpathy/nanoGPT, "I only have a macbook").
 
 import assert from 'node:assert/strict';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';

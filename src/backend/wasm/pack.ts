@@ -1,5 +1,5 @@
-// Packing: weights as the file stores them → groups of eight interleaved rows, as kernels/weights.ts reads them. Floats:
-// for each column the eight rows' values. Quantised formats: planes of bits, told there. Rows that the last group lacks
+// Packing: weights as the file stores them → groups of eight interleaved rows, as kernels/weights.ts reads them.
+// Floats: for each column the eight rows' values. Quantised formats: planes of bits, told there. Rows that the last group lacks
 // are zero.
 
 import { BLOCK_FORMATS, rowBytes } from '../../base/dtype.ts';
@@ -43,7 +43,7 @@ function packScalars(elementBytes: 2 | 4, exponentMask: number): PackGroup {
   };
 }
 
-/** Where two neighbouring quants of a plane go, by 16 · row + half the column: 16-bit word, and bit within its bytes. */
+/** Where two neighbouring quants of a plane go, by 16 · row + half the column: word, and bit within its bytes. */
 interface Places {
   readonly words: Uint16Array;
   readonly shifts: Uint8Array;

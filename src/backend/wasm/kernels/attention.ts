@@ -348,7 +348,7 @@ function scoreTile(item: Item, queries: readonly Local<'ptr'>[], widths: readonl
   });
 }
 
-/** Row `i` of the scores becomes e^(score − max); when the maximum grows, what was summed so far shrinks accordingly. */
+/** Row `i` of the scores becomes e^(score − max); when the maximum grows, what was summed so far shrinks. */
 function softmaxRow(item: Item, query: Local<'i32'>, i: number, result: Local<'ptr'>): void {
   const { f, scores, maxima, totals } = item;
   const row = item.firstRow;

@@ -87,7 +87,7 @@ interface Gemm {
   /** The present panel: its first column, and its copy [nK][8]. */
   readonly column: Local<'i32'>;
   readonly panel: Local<'ptr'>;
-  /** Rows of a from `firstRow` up to `endRow`; where a is transposed, `rows` is their copy, tile after tile [nK][height]. */
+  /** Rows of a from `firstRow` to `endRow`; where a is transposed, `rows` is their copy, tile by tile [nK][height]. */
   readonly firstRow: Local<'i32'>;
   readonly endRow: Local<'i32'>;
   readonly rows: Local<'ptr'>;

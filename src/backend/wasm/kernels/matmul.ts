@@ -263,7 +263,7 @@ function integerSource(format: QuantizedFormat, variant: KernelVariant): MatmulS
             if (part.minimum) scaledSum.set(f32x4.mul(f32x4.convert_i32x4_s(sum), scale));
             accumulators[c]!.forEach((acc, h) => {
               const dot = dots.end(c, i, h);
-              const centred = offset === 0 ? dot : i32x4.sub(dot, i32x4.shl(sum, Math.log2(offset)));
+              const centred = offset === 0 ? dot : i32x4.sub(dot, i32x4.shl(sum, 31 - Math.clz32(offset)));
               const value = f32x4.convert_i32x4_s(centred);
               acc.set(multiplyAdd(variant, value, f32x4.mul(part.scale[h]!, scale), acc));
               if (part.minimum) acc.set(multiplyAdd(variant, part.minimum[h]!, scaledSum, acc));
@@ -463,7 +463,7 @@ function unpackBlock(f: FunctionBuilder, format: QuantizedFormat, variant: Kerne
 type FloatDType = (typeof FLOAT_DTYPES)[number];
 
 /** Types of weights that the kernels run. */
-export const PACKED_DTYPES: readonly DType[] = [...FLOAT_DTYPES, ...QUANTIZED_FORMATS.map(({ dtype }) => dtype)];
+const PACKED_DTYPES: readonly DType[] = [...FLOAT_DTYPES, ...QUANTIZED_FORMATS.map(({ dtype }) => dtype)];
 
 export const MATMUL_KERNELS: readonly Kernel[] = [
   ...FLOAT_DTYPES.map((dtype) => matmulKernel('F32', dtype, (variant) => floatSource(dtype, variant))),

@@ -1,9 +1,9 @@
 // How packed weights are read. Rows are interleaved by eight (see pack.ts), so that eight results are two vectors and
 // need no sums over lanes. A format contributes a row of the table below; the matrix kernels are shared.
 //
-// Packed, a block of eight rows of a quantised format is: f16 d of each row; f16 dmin of each row if it has minima; then
-// for each 32 columns: sub-scales, the plane of low bits, the plane of high bits. Expanded to bytes, 32 columns are 16
-// vectors v of 16 bytes; a plane of n bits stores v, v + 2n, v + 4n … in the same bytes, from the low bits on.
+// Packed, a block of eight rows of a quantised format is: f16 d of each row; f16 dmin of each row if it has minima;
+// then for each 32 columns: sub-scales, the plane of low bits, the plane of high bits. Expanded to bytes, 32 columns
+// are 16 vectors v of 16 bytes; a plane of n bits stores v, v + 2n, v + 4n … in the same bytes, from the low bits on.
 //   quads  vector 2s + h: rows 4h .. 4h + 3, columns 4s .. 4s + 3 of each: what the relaxed dot product wants
 //   pairs  vector v: all rows, columns 2v and 2v + 1 of each: what the dot product of 16-bit integers wants
 
@@ -198,8 +198,8 @@ export class BlockReader {
   }
 
   /**
-   * The quants of the 32 columns at `w`, which must be in pairs, as 16-bit integers: two columns a turn, of rows 0..3 and
-   * of rows 4..7. Turns come in the order of `steps`; those below 8 are the first 16 columns.
+   * The quants of the 32 columns at `w`, which must be in pairs, as 16-bit integers: two columns a turn, of rows 0..3
+   * and of rows 4..7. Turns come in the order of `steps`; those below 8 are the first 16 columns.
    */
   words(w: Expr<'ptr'>, use: (turn: number, low: Vector, high: Vector) => void): void {
     if (planesOf(this.format).lowBits === 8) {
