@@ -99,3 +99,7 @@ test('the documents have programs and lines to run', () => {
   assert.ok(blocks(readme, 'sh').length >= 3);
   assert.ok(documents.length >= 2);
 });
+
+test('measured numbers in the documents are those of the files that the benchmarks wrote', () => {
+  run(process.execPath, [join(ROOT, 'scripts/write-tables.ts'), '--check'], ROOT);
+});

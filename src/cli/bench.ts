@@ -167,7 +167,6 @@ async function measure(
   const { BenchmarkModel, measureReadLimit } = await import('../benchmark.ts');
   const { nPrompt, nGenerate, nRuns } = settings;
   const nCtx = nPrompt + nGenerate + 2;
-  const readLimitGBs = await measureReadLimit(threads);
   const bar = new LoadingBar(settings.source);
   const onProgress: LoadOptions['onProgress'] = (progress) => bar.update(progress);
   await using model = await BenchmarkModel.load(source, { ...settings.load, threads, nCtx, signal, onProgress });
@@ -186,6 +185,9 @@ async function measure(
   }
   const profile = settings.isProfiled ? await profileOf(model, nPrompt, nRuns + 1) : undefined;
   eraseProgress();
+  const rssBytes = process.memoryUsage.rss();
+  // Last of all: its own memory must not count as the model's.
+  const readLimitGBs = await measureReadLimit(threads);
   const decode = compare('decode', ours, theirs);
   const prefill = compare('prefill', ours, theirs);
   const decodeGBs = (decode.ours * model.weightBytesAToken) / 1e9;
@@ -198,7 +200,7 @@ async function measure(
     readLimitGBs,
     limitShare: decodeGBs / readLimitGBs,
     prefillGops: (2 * model.info.nParameters * prefill.ours) / 1e9,
-    rssBytes: process.memoryUsage.rss(),
+    rssBytes,
     loadMs: model.info.loadMs,
     ...(profile ? { profile } : {}),
   };

@@ -1,0 +1,54 @@
+// `smallmind bench`: the report in both forms, profiles, and mistakes on the command line.
+
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { runCommand, scratchFolder, smallModel, writeScratch } from './command.ts';
+
+const small = writeScratch('bench.gguf', smallModel);
+const FEW = ['-p', '8', '-n', '4', '-r', '1'];
+
+test('--json prints a row for each number of threads, and --out writes the same', async () => {
+  const out = join(scratchFolder, 'speed.json');
+  const { code, stdout, stderr } = await runCommand(['bench', small, ...FEW, '-t', '1,2', '--json', '--out', out]);
+  assert.equal(code, 0, stderr);
+  const report = JSON.parse(stdout);
+  assert.deepEqual(JSON.parse(readFileSync(out, 'utf8')), report);
+  assert.deepEqual(Object.keys(report), ['machine', 'model', 'nPrompt', 'nGenerate', 'nRuns', 'runs']);
+  assert.deepEqual(
+    report.runs.map((run: { threads: number }) => run.threads),
+    [1, 2],
+  );
+  for (const { peer, prefill, decode, decodeGBs, limitShare, readLimitGBs, rssBytes, loadMs } of report.runs) {
+    assert.equal(peer, null);
+    for (const { ours, min, max } of [prefill, decode]) assert.ok(0 < min && min <= ours && ours <= max);
+    assert.ok(decodeGBs > 0 && readLimitGBs > 0 && Math.abs(limitShare - decodeGBs / readLimitGBs) < 1e-9);
+    assert.ok(rssBytes > 1e6 && loadMs > 0);
+  }
+});
+
+test('--profile says where the time goes, by operation and by layer', async () => {
+  const { code, stdout, stderr } = await runCommand(['bench', small, ...FEW, '-t', '1', '--profile']);
+  assert.equal(code, 0, stderr);
+  assert.match(stdout, /prefill, 1 threads: [\d.]+ ms a step/);
+  assert.match(stdout, /decode, 1 threads: [\d.]+ ms a step/);
+  assert.match(stdout, /%\s+\d+\s+attention/);
+  assert.match(stdout, /%\s+\d+\s+matmul F32/);
+});
+
+test('mistakes are one line with the remedy, and exit code 2', async () => {
+  const cases: readonly (readonly [readonly string[], RegExp])[] = [
+    [[], /expected a model file or --synthetic SHAPE:TYPE, one of the two/],
+    [[small, '--synthetic', 'SmolLM2-135M:Q8_0'], /one of the two/],
+    [['--synthetic', 'GPT-5:Q8_0'], /unknown shape "GPT-5"; use one of SmolLM2-135M/],
+    [[small, '-t', '0'], /--threads expected an integer from 1 to 64, got 0/],
+    [[small, '-r', 'many'], /--runs expected an integer from 1 to 1000, got many/],
+    [[small, '--against', 'ollama'], /--against expected llama\.cpp/],
+  ];
+  for (const [args, message] of cases) {
+    const { code, stdout, stderr } = await runCommand(['bench', ...args]);
+    assert.deepEqual([code, stdout, stderr.trimEnd().split('\n').length], [2, '', 1], stderr);
+    assert.match(stderr, message);
+  }
+});
