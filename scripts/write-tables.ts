@@ -110,13 +110,15 @@ const TABLES: Readonly<Record<string, () => string>> = { tier1, sweep, speed };
 const squeeze = (text: string): string => text.replace(/ +/g, ' ').replace(/-{3,}/g, '---');
 
 let nStale = 0;
+const written = new Set<string>();
 for (const document of DOCUMENTS) {
   const path = fileURLToPath(new URL(document, ROOT));
   const before = readFileSync(path, 'utf8');
   const after = before.replace(
-    /(<!-- table (\w+) -->\n)[^]*?(\n<!-- end -->)/g,
-    (_, begin: string, name: string, end: string) => {
-      return `${begin}\n${TABLES[name]!()}\n${end}`;
+    /(<!-- table (\w+) -->\n)[^]*?(<!-- end -->)/g,
+    (_, begin: string, name: string, end) => {
+      written.add(name);
+      return `${begin}\n${TABLES[name]!()}\n\n${end}`;
     },
   );
   if (squeeze(before) === squeeze(after)) continue;
@@ -124,6 +126,7 @@ for (const document of DOCUMENTS) {
   if (process.argv.includes('--check')) console.error(`${document} is not what the measured files say`);
   else writeFileSync(path, after);
 }
+if (written.size < Object.keys(TABLES).length) throw new Error('a table has no place in the documents');
 if (process.argv.includes('--check') && nStale > 0) {
   console.error('write it anew: npm run tables');
   process.exitCode = 1;
