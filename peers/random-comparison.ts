@@ -33,9 +33,9 @@ const BOS = 1;
 
 /**
  * Root mean square of one rounding, relative to the vector that is rounded. F16: half a unit is 2^-11 at most, uniform,
- * over mantissas from 1 to 2. Q8: the largest of 32 normal values is 2.35 of them, in 127 steps. Q8K: where weights come
- * in blocks of 256, llama.cpp takes 256 activations together, and of a gated product the largest of so many is far out
- * (measured: 1.5 times the error). F32: a sum of some 100 products in whatever order.
+ * over mantissas from 1 to 2. Q8: the largest of 32 normal values is 2.35 of them, in 127 steps. Q8K: where weights
+ * come in blocks of 256, llama.cpp takes 256 activations together, and of a gated product the largest of so many is far
+ * out (measured: 1.5 times the error). F32: a sum of some 100 products in whatever order.
  */
 const ROUNDING = { F32: 3e-7, F16: 2.1e-4, BF16: 1.7e-3, Q8: 5.3e-3, Q8K: 8e-3 } as const;
 /**

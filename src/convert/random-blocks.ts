@@ -1,6 +1,6 @@
 // Random weights in any type that kernels run, as blocks: random bits for quants and small scales, and binary16 scales
-// of a size that gives values of mean 0 and of a wanted deviation. For synthetic models, which say nothing and are as fast
-// as real ones.
+// of a size that gives values of mean 0 and of a wanted deviation. For synthetic models, which say nothing and are as
+// fast as real ones.
 
 import { BLOCK_FORMATS } from '../base/dtype.ts';
 import type { DType } from '../base/dtype.ts';

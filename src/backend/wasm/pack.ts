@@ -1,6 +1,6 @@
 // Packing: weights as the file stores them → groups of eight interleaved rows, as kernels/weights.ts reads them.
-// Floats: for each column the eight rows' values. Quantised formats: planes of bits, told there. Rows that the last group lacks
-// are zero.
+// Floats: for each column the eight rows' values. Quantised formats: planes of bits, told there. Rows that the last
+// group lacks are zero.
 
 import { BLOCK_FORMATS, rowBytes } from '../../base/dtype.ts';
 import type { DType } from '../../base/dtype.ts';
