@@ -4,17 +4,7 @@
 //   npm run bench:speed -- --runs 5
 
 import { execFileSync, spawn } from 'node:child_process';
-import {
-  closeSync,
-  existsSync,
-  globSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs';
+import { existsSync, globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -22,6 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { BenchmarkModel, measureReadLimit, syntheticModel } from '../src/benchmark.ts';
 import type { Speed, Workload } from '../src/benchmark.ts';
+import { writeSource } from '../src/cli/files.ts';
 import { openPeer } from '../src/cli/peer.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
@@ -112,18 +103,6 @@ async function openNode(path: string, threads: number, nCtx: number): Promise<Op
   return { run: (workload) => peer.run(workload), close: async () => peer[Symbol.asyncDispose]() };
 }
 
-async function writeModel(name: string, path: string): Promise<void> {
-  const source = syntheticModel(name);
-  const file = openSync(path, 'w');
-  const chunk = new Uint8Array(16 << 20);
-  for (let at = 0; at < source.sizeBytes; at += chunk.length) {
-    const part = chunk.subarray(0, Math.min(chunk.length, source.sizeBytes - at));
-    await source.read(at, part);
-    writeSync(file, part);
-  }
-  closeSync(file);
-}
-
 const median = (x: readonly number[]): number => x.toSorted((a, b) => a - b)[x.length >> 1]!;
 const round = (x: number): number => Number(x.toPrecision(4));
 
@@ -186,7 +165,7 @@ const rows = new Map(known.map((each) => [`${each.model} ${each.threads}`, each]
 mkdirSync(dirname(OUT), { recursive: true });
 for (const plan of wanted) {
   const path = join(tmpdir(), `smallmind-${plan.model.replace(':', '-')}.gguf`);
-  if (!existsSync(path)) await writeModel(plan.model, path);
+  if (!existsSync(path)) await writeSource(syntheticModel(plan.model), path);
   const result = await measure(plan, path);
   console.log(JSON.stringify(result));
   rows.set(`${plan.model} ${plan.threads}`, result);

@@ -91,7 +91,7 @@ export class BenchmarkModel implements AsyncDisposable {
 
   #generate({ prompt, nGenerate }: Workload) {
     // Of what follows, the first token comes out of the prompt; a text must not end before it is measured.
-    const options = { temperature: 0, maxTokens: nGenerate + 1, stopTokens: [] };
+    const options = { temperature: 0, maxTokens: nGenerate + 1 };
     const resolved = { ...resolveGenerateOptions(options), ignoresEnd: true };
     return this.#model.generate(prompt, resolved, () => {}).result;
   }

@@ -2,16 +2,16 @@
 
 import { availableParallelism, cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { closeSync, openSync, rmSync, writeSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import type { Command } from 'commander';
 import { resolveLoadOptions } from '../options.ts';
 import type { LoadOptions } from '../options.ts';
 import type { BenchmarkModel, Profile, Speed, Workload } from '../benchmark.ts';
-import { writeFileAtomic } from './files.ts';
+import { writeFileAtomic, writeSource } from './files.ts';
 import { LOAD_FLAGS } from './flags.ts';
 import { LoadingBar } from './loading-bar.ts';
 import type { CommandContext } from './main.ts';
-import { openPeer } from './peer.ts';
+import { findPeer, openPeer } from './peer.ts';
 import type { Peer } from './peer.ts';
 import { formatBytes, formatColumns, formatRate } from './text.ts';
 import { UsageError, addFlags, checkFlags, parseNumber, readFlags } from './usage.ts';
@@ -120,9 +120,11 @@ async function benchmark(settings: Settings, signal: AbortSignal) {
   const { syntheticModel } = await import('../benchmark.ts');
   const scratch = join(tmpdir(), `smallmind-bench-${process.pid}.gguf`);
   const synthetic = settings.isSynthetic ? syntheticModel(settings.source) : undefined;
+  if (settings.isAgainst) findPeer();
   try {
     let path = settings.source;
     if (synthetic && settings.isAgainst) {
+      // llama.cpp reads files only.
       await writeSource(synthetic, scratch, signal);
       path = scratch;
     }
@@ -134,26 +136,6 @@ async function benchmark(settings: Settings, signal: AbortSignal) {
     return { machine, model: settings.source, nPrompt, nGenerate, nRuns, runs };
   } finally {
     rmSync(scratch, { force: true });
-  }
-}
-
-/** llama.cpp reads files only. */
-async function writeSource(
-  source: { sizeBytes: number; read(at: number, to: Uint8Array): Promise<void> },
-  path: string,
-  signal: AbortSignal,
-) {
-  const file = openSync(path, 'w');
-  try {
-    const chunk = new Uint8Array(16 << 20);
-    for (let at = 0; at < source.sizeBytes; at += chunk.length) {
-      signal.throwIfAborted();
-      const part = chunk.subarray(0, Math.min(chunk.length, source.sizeBytes - at));
-      await source.read(at, part);
-      for (let done = 0; done < part.length;) done += writeSync(file, part, done);
-    }
-  } finally {
-    closeSync(file);
   }
 }
 
@@ -171,13 +153,19 @@ async function measure(
   const onProgress: LoadOptions['onProgress'] = (progress) => bar.update(progress);
   await using model = await BenchmarkModel.load(source, { ...settings.load, threads, nCtx, signal, onProgress });
   await bar.stop();
+  // Between two steps, and not only between two runs.
+  signal.addEventListener('abort', () => void model.close(), { once: true });
   await using peer = settings.isAgainst ? await openPeer(path, threads, nCtx) : undefined;
   const ours: Speed[] = [];
   const theirs: Speed[] = [];
   for (let run = 0; run <= nRuns; run++) {
     signal.throwIfAborted();
     showProgress(`${threads} threads, run ${run} of ${nRuns}`);
-    const pair = await takeTurns(model, peer, model.workload(nPrompt, nGenerate, run), run);
+    const pair = await takeTurns(model, peer, model.workload(nPrompt, nGenerate, run), run).catch((error: unknown) => {
+      eraseProgress();
+      signal.throwIfAborted();
+      throw error;
+    });
     // The first run warms up: kernels are compiled, memory is touched.
     if (run === 0) continue;
     ours.push(pair.ours);

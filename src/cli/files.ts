@@ -4,6 +4,7 @@
 import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import type { ByteSource } from '../index.ts';
 
 const READ_REASONS: Readonly<Record<string, string>> = {
   ENOENT: 'no such file; check the path',
@@ -73,6 +74,29 @@ export function writeFileAtomic(path: string, bytes: Uint8Array | string): void 
     // A device such as /dev/full cannot have a neighbour, which is why this may fail as well.
     rmSync(temporary, { force: true });
     throw writeError(path, error);
+  }
+}
+
+/**
+ * Writes all of a source to a file, part by part: for scratch files, which need not be whole or not there at all.
+ * @throws {FileError}, or the signal's reason
+ */
+export async function writeSource(source: ByteSource, path: string, signal?: AbortSignal): Promise<void> {
+  const chunk = new Uint8Array(Math.min(source.sizeBytes, 16 << 20));
+  let file: number | undefined;
+  try {
+    file = openSync(path, 'w');
+    for (let at = 0; at < source.sizeBytes; at += chunk.length) {
+      signal?.throwIfAborted();
+      const part = chunk.subarray(0, Math.min(chunk.length, source.sizeBytes - at));
+      await source.read(at, part);
+      for (let done = 0; done < part.length;) done += writeSync(file, part, done);
+    }
+  } catch (error) {
+    signal?.throwIfAborted();
+    throw writeError(path, error);
+  } finally {
+    if (file !== undefined) closeSync(file);
   }
 }
 

@@ -35,17 +35,20 @@ interface LlamaSequence {
 }
 
 /**
- * @throws {UsageError} when node-llama-cpp is not installed in the present folder
+ * Where node-llama-cpp begins.
+ * @throws {UsageError} when it is not installed in the present folder
  */
-export async function openPeer(path: string, threads: number, nCtx: number): Promise<Peer> {
-  const require = createRequire(join(process.cwd(), 'package.json'));
-  let entry: string;
+export function findPeer(): string {
   try {
-    entry = require.resolve('node-llama-cpp');
+    return createRequire(join(process.cwd(), 'package.json')).resolve('node-llama-cpp');
   } catch {
     throw new UsageError('--against llama.cpp needs node-llama-cpp in this folder: npm install node-llama-cpp');
   }
-  const { getLlama } = (await import(pathToFileURL(entry).href)) as LlamaModule;
+}
+
+/** @throws as `findPeer` does */
+export async function openPeer(path: string, threads: number, nCtx: number): Promise<Peer> {
+  const { getLlama } = (await import(pathToFileURL(findPeer()).href)) as LlamaModule;
   const quiet = { logLevel: 'error', progressLogs: false };
   const llama = await getLlama({ gpu: false, build: 'never', maxThreads: threads, ...quiet });
   const model = await llama.loadModel({ modelPath: path });
