@@ -10,6 +10,7 @@ export type AttentionOp = 'kvWrite' | 'attention' | 'splitHeads' | 'mergeHeads' 
 export const ATTENTION_OPERATIONS: Readonly<Record<AttentionOp, Operation>> = {
   /**
    * Writes rows of keys or values into the cache: state[slots[i]] = rows[i]. Operands: state, rows, slots i32[rows].
+   * Params: headDim, isKeys. Only `attention` reads it: how the numbers lie in the state is the backend's affair.
    */
   kvWrite: {
     write: 'stateful',

@@ -87,9 +87,10 @@ export class MultiHeadAttention extends Module {
     const [q, k, v] = this.#project(x, step.positions, name).map(({ rows }) => rows) as [Tensor, Tensor, Tensor];
     const { layer, limits } = cache;
     const shape = [limits.nKvBlock * KV_BLOCK_SIZE, nHeadKv * headDim];
-    const store = (kind: string, rows: Tensor): Tensor => {
+    const store = (kind: 'keys' | 'values', rows: Tensor): Tensor => {
       const state = graph.leaf('state', `${kind}.${layer}`, limits.kvDtype, shape);
-      return graph.apply('kvWrite', [state, rows, step.kvSlots], {}, `${name}.${kind}`);
+      const params = { headDim, isKeys: kind === 'keys' ? 1 : 0 };
+      return graph.apply('kvWrite', [state, rows, step.kvSlots], params, `${name}.${kind}`);
     };
     const values = store('values', v);
     const keys = store('keys', k);

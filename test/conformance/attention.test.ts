@@ -19,11 +19,16 @@ const SEQUENCES = [
   { nPast: 1, blocks: [0, 0, 0] },
   { nPast: 33, blocks: [6, 1, 0] },
   { nPast: 96, blocks: [8, 4, 3] },
+  // Three chunks.
+  { nPast: 600, blocks: [9, 27, 10, 26, 11, 25, 12, 24, 13, 23, 14, 22, 15, 21, 16, 20, 17, 19, 18] },
 ];
-const N_BLOCK = 10;
+const N_BLOCK = 28;
+const N_BLOCK_PER_SEQ = 19;
 
 /** [sequence, position] of each row of q: batches mix sequences, in no order. */
 const QUERIES = [
+  [4, 598],
+  [4, 599],
   [0, 0],
   [3, 95],
   [1, 0],
@@ -37,6 +42,10 @@ const QUERIES = [
   [3, 1],
   [0, 30],
   [3, 32],
+  [4, 255],
+  [4, 256],
+  [4, 300],
+  [4, 512],
 ] as const;
 
 /** Scores and their exponentials in float32; weights add up to 1, so results are of the size of values. */
@@ -57,23 +66,29 @@ function slotOf(sequence: number, position: number): number {
 }
 
 /** A cache of which every row has been written, those of the sequences with the numbers they are to have. */
-function filledCache(rig: Rig, name: string, dtype: 'F16' | 'F32', nColumns: number): Tensor {
+function filledCache(
+  rig: Rig,
+  name: 'keys' | 'values',
+  dtype: 'F16' | 'F32',
+  { nHead, nHeadKv, headDim }: Heads,
+): Tensor {
+  const nColumns = nHeadKv * headDim;
   const nRows = N_BLOCK * KV_BLOCK_SIZE;
-  const state = rig.graph.leaf('state', name, dtype, [nRows, nColumns]);
+  const state = rig.graph.leaf('state', `${name}.${nHead}.${nHeadKv}.${headDim}.${dtype}`, dtype, [nRows, nColumns]);
   const junk = rig.constant([nRows, nColumns], new Float32Array(nRows * nColumns).fill(20_000));
   const everywhere = rig.ids(Array.from({ length: nRows }, (_, i) => i));
   const slots = SEQUENCES.flatMap(({ nPast }, s) => Array.from({ length: nPast }, (_, p) => slotOf(s, p)));
   const rows = rig.constant([slots.length, nColumns], halves(rig.numbers(slots.length * nColumns)));
-  const written = rig.graph.apply('kvWrite', [state, junk, everywhere]);
-  return rig.graph.apply('kvWrite', [written, rows, rig.ids(slots)]);
+  const params = { headDim, isKeys: name === 'keys' ? 1 : 0 };
+  const written = rig.graph.apply('kvWrite', [state, junk, everywhere], params);
+  return rig.graph.apply('kvWrite', [written, rows, rig.ids(slots)], params);
 }
 
 function attend(rig: Rig, heads: Heads, dtype: 'F16' | 'F32', rows: Dim = QUERIES.length, deviation = 1): Tensor {
-  const { nHead, nHeadKv, headDim } = heads;
-  const name = `${nHead}.${nHeadKv}.${headDim}.${dtype}`;
+  const { nHead, headDim } = heads;
   const q = rig.activations(rows, nHead * headDim, rig.numbers(QUERIES.length * nHead * headDim, deviation));
-  const keys = filledCache(rig, `keys.${name}`, dtype, nHeadKv * headDim);
-  const values = filledCache(rig, `values.${name}`, dtype, nHeadKv * headDim);
+  const keys = filledCache(rig, 'keys', dtype, heads);
+  const values = filledCache(rig, 'values', dtype, heads);
   const positions = rig.ids(
     QUERIES.map(([, position]) => position),
     rows,
@@ -83,9 +98,9 @@ function attend(rig: Rig, heads: Heads, dtype: 'F16' | 'F32', rows: Dim = QUERIE
     rows,
   );
   const tables = rig.ids(
-    SEQUENCES.flatMap((s) => s.blocks),
+    SEQUENCES.flatMap(({ blocks }) => [...blocks, ...new Array<number>(N_BLOCK_PER_SEQ - blocks.length).fill(0)]),
     SEQUENCES.length,
-    3,
+    N_BLOCK_PER_SEQ,
   );
   const params = { ...heads, blockSize: KV_BLOCK_SIZE, scale: 1 / Math.sqrt(headDim) };
   return rig.graph.apply('attention', [q, keys, values, positions, sequences, tables], params);
@@ -119,7 +134,7 @@ for (const dtype of ['F16', 'F32'] as const) {
       const y = attend(rig, { nHead: 3, nHeadKv: 1, headDim: 12 }, dtype, rowCount(QUERIES.length));
       rig.check('y', y, TOLERANCE, 1);
     },
-    { steps: [13, 1, 0, 5, 2].map((rows) => ({ rows })) },
+    { steps: [19, 1, 0, 5, 2, 4].map((rows) => ({ rows })) },
   );
 }
 
@@ -138,7 +153,7 @@ conform(
     const state = (name: string) => rig.graph.leaf('state', name, 'F16', [nSlot * KV_BLOCK_SIZE, nColumns]);
     const rows = rig.activations(rowCount(5), nColumns, halves(rig.numbers(5 * nColumns)));
     const slots = rig.ids([96, 0, 64, 32, 0], rowCount(5));
-    const values = rig.graph.apply('kvWrite', [state('values'), rows, slots]);
+    const values = rig.graph.apply('kvWrite', [state('values'), rows, slots], { headDim: nColumns, isKeys: 0 });
     const zeros = rig.ids([0, 0, 0, 0]);
     const tables = rig.ids([0, 1, 2, 3], nSlot, 1);
     const operands = [rig.constant([nSlot, nColumns]), values, values, zeros, rig.ids([0, 1, 2, 3]), tables];

@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
+import type { Tensor } from '../../src/graph/tensor.ts';
 import { KV_BLOCK_SIZE } from '../../src/graph/step.ts';
 import { Rig, VARIANTS, assertSameBits, createExecutor, holdThreads, rowCount, runStep } from './rig.ts';
 import type { Activations } from './rig.ts';
@@ -34,9 +35,12 @@ function layer(rig: Rig, dtype: 'F32' | 'F16' | 'Q8_0' | 'Q4_0'): void {
   };
   const q = rotated(N_HEAD);
   const shape = [KV_BLOCK_SIZE, N_HEAD_KV * HEAD_DIM];
-  const keys = graph.apply('kvWrite', [graph.leaf('state', 'keys', 'F16', shape), rotated(N_HEAD_KV), slots!]);
-  const v = matmul(normed, N_HEAD_KV * HEAD_DIM, N_EMBD);
-  const values = graph.apply('kvWrite', [graph.leaf('state', 'values', 'F16', shape), v, slots!]);
+  const write = (name: 'keys' | 'values', numbers: Tensor): Tensor => {
+    const operands = [graph.leaf('state', name, 'F16', shape), numbers, slots!];
+    return graph.apply('kvWrite', operands, { headDim: HEAD_DIM, isKeys: name === 'keys' ? 1 : 0 });
+  };
+  const keys = write('keys', rotated(N_HEAD_KV));
+  const values = write('values', matmul(normed, N_HEAD_KV * HEAD_DIM, N_EMBD));
   const params = { nHead: N_HEAD, nHeadKv: N_HEAD_KV, headDim: HEAD_DIM, blockSize: KV_BLOCK_SIZE, scale: 0.25 };
   const attended = graph.apply('attention', [q, keys, values, positions!, sequences!, rig.ids([0], 1, 1)], params);
   const residual = graph.apply('add', [matmul(attended, N_EMBD, N_HEAD * HEAD_DIM), x]);

@@ -170,10 +170,11 @@ test('an F16 cache rounds to nearest, ties to even, and saturates at ±65504', a
       const shape = [nRows * KV_BLOCK_SIZE, nColumns];
       const slots = rig.ids(range(nRows).map((row) => row * KV_BLOCK_SIZE));
       const cache = rig.graph.leaf('state', 'values', 'F16', shape);
-      const written = rig.graph.apply('kvWrite', [cache, rig.constant([nRows, nColumns], rows), slots]);
+      const kept = rig.constant([nRows, nColumns], rows);
+      const written = rig.graph.apply('kvWrite', [cache, kept, slots], { headDim: nColumns, isKeys: 0 });
       const keys = rig.graph.leaf('state', 'keys', 'F16', shape);
       const zeros = rig.constant([nRows, nColumns], new Float32Array(nRows * nColumns));
-      const zeroKeys = rig.graph.apply('kvWrite', [keys, zeros, slots]);
+      const zeroKeys = rig.graph.apply('kvWrite', [keys, zeros, slots], { headDim: nColumns, isKeys: 1 });
       const ids = rig.ids(range(nRows));
       const operands = [zeros, zeroKeys, written, rig.ids(new Int32Array(nRows)), ids, rig.ids(range(nRows), nRows, 1)];
       const params = { nHead: 1, nHeadKv: 1, headDim: nColumns, blockSize: KV_BLOCK_SIZE, scale: 1 };

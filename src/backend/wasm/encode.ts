@@ -12,6 +12,7 @@ import {
   ROWS_VALUE_SLOT,
   SCRATCH_BYTES_SLOT,
   SCRATCH_SLOT,
+  SHARED_SCRATCH_SLOT,
   SLOT_BYTES,
 } from './kernels/kernel.ts';
 import type { Kernel } from './kernels/kernel.ts';
@@ -68,6 +69,7 @@ function encodeInstruction(
   view.setUint32(slot(OUT_SLOT), layout.addressOf(out), true);
   inputs.forEach((input, i) => view.setUint32(slot(INPUT_SLOT + i), layout.addressOf(input), true));
   view.setUint32(slot(SCRATCH_SLOT), layout.scratchAddress, true);
+  view.setUint32(slot(SHARED_SCRATCH_SLOT), layout.sharedScratchAddress, true);
   view.setInt32(slot(SCRATCH_BYTES_SLOT), layout.scratchBytes, true);
 
   const values = kernel.values(instruction);

@@ -5,10 +5,11 @@
 import { BLOCK_FORMATS } from '../../base/dtype.ts';
 import type { DType } from '../../base/dtype.ts';
 import { UnsupportedError, assert } from '../../base/errors.ts';
-import type { Operand, Program } from '../../graph/plan.ts';
+import type { Instruction, Operand, Program } from '../../graph/plan.ts';
 import type { Tensor } from '../../graph/tensor.ts';
 import { columnsOf, elementsMax, rowsOf, sizeBytesMax } from '../../graph/tensor.ts';
 import { RECORD_BYTES, SCRATCH_BYTES_MIN } from './kernels/kernel.ts';
+import type { Kernel } from './kernels/kernel.ts';
 import { kernelFor } from './kernels/table.ts';
 import { groupBlockBytes } from './kernels/weights.ts';
 
@@ -31,6 +32,8 @@ export interface MemoryLayout {
   readonly scratchAddress: number;
   /** Scratch of each thread. */
   readonly scratchBytes: number;
+  /** Of what threads share within an instruction. */
+  readonly sharedScratchAddress: number;
   /** Of the memory of all intermediates, as long as the largest program wants it. */
   readonly arenaAddress: number;
   /** Address of an operand: a leaf's, or the arena's plus its offset. */
@@ -63,8 +66,9 @@ export function layOutMemory(programs: readonly Program[], nThreads: number): Me
     return address;
   };
   const programAddresses = programs.map((p) => reserve(p.instructions.length * RECORD_BYTES));
-  const scratchBytes = scratchBytesOf(programs);
+  const scratchBytes = mostOf(programs, SCRATCH_BYTES_MIN, (kernel, i) => kernel.scratchBytes?.(i));
   const scratchAddress = reserve(nThreads * scratchBytes);
+  const sharedScratchAddress = reserve(mostOf(programs, 0, (kernel, i) => kernel.sharedScratchBytes?.(i)));
   const leaves = new Map<string, number>();
   const distinct = distinctLeaves(programs);
   const place = (op: Tensor['op']): void => {
@@ -93,6 +97,7 @@ export function layOutMemory(programs: readonly Program[], nThreads: number): Me
     programAddresses,
     scratchAddress,
     scratchBytes,
+    sharedScratchAddress,
     arenaAddress,
     leafAddress,
     addressOf: (o) => o.offsetBytes + (o.region === 'arena' ? arenaAddress : leafAddress(o.base)),
@@ -121,11 +126,14 @@ export function distinctLeaves(programs: readonly Program[]): Tensor[] {
 
 const leafKey = (leaf: Tensor): string => `${leaf.op} ${leaf.name}`;
 
-/** The most that any instruction asks for, in whole cache lines. */
-function scratchBytesOf(programs: readonly Program[]): number {
+/** The most that any instruction asks for, but at least `min`, in whole cache lines. */
+function mostOf(
+  programs: readonly Program[],
+  min: number,
+  bytesOf: (kernel: Kernel, instruction: Instruction) => number | undefined,
+): number {
   const instructions = programs.flatMap((p) => p.instructions);
-  const wanted = instructions.map((i) => kernelFor(i).scratchBytes?.(i) ?? 0);
-  const most = wanted.reduce((a, b) => Math.max(a, b), SCRATCH_BYTES_MIN);
+  const most = instructions.reduce((a, i) => Math.max(a, bytesOf(kernelFor(i), i) ?? 0), min);
   return Math.ceil(most / ALIGNMENT_BYTES) * ALIGNMENT_BYTES;
 }
 

@@ -101,6 +101,10 @@ export class ModuleBuilder {
     this.#memory = memory;
   }
 
+  get isMemoryShared(): boolean {
+    return this.#memory?.shared ?? false;
+  }
+
   /** Imports a function. All imports come before the first function. */
   importFunc<const P extends Params = Record<never, never>, const R extends Results = readonly []>(
     module: string,

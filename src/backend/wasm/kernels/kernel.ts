@@ -37,6 +37,8 @@ export const INPUT_SLOT = 3;
 /** Slot 9: address of the threads' scratch. */
 export const SCRATCH_SLOT = 9;
 export const PARAM_SLOT = 10;
+/** Slot 29: address of the scratch that threads share. */
+export const SHARED_SCRATCH_SLOT = 29;
 /** Slot 30: i32 bytes of scratch that each thread has. */
 export const SCRATCH_BYTES_SLOT = 30;
 /** Last slot: the row count itself, for instructions whose rows do not vary. */
@@ -68,6 +70,8 @@ export interface Kernel {
   values(instruction: Instruction): Readonly<Record<string, number>>;
   /** Private memory that a thread needs for an instruction, where `SCRATCH_BYTES_MIN` may be too little. */
   scratchBytes?(instruction: Instruction): number;
+  /** Memory that threads share within an instruction. It is zero at first; a kernel finds in it what it left there. */
+  sharedScratchBytes?(instruction: Instruction): number;
   build(body: KernelBody): void;
 }
 
@@ -122,6 +126,16 @@ export class KernelBody {
     const bytes = i32.load(this.#rec, SCRATCH_BYTES_SLOT * SLOT_BYTES);
     const offset = ptr.fromI32(i32.mul(this.thread, bytes));
     return this.f.let('scratch', ptr.add(ptr.load(this.#rec, SCRATCH_SLOT * SLOT_BYTES), offset));
+  }
+
+  /** A local with the address of the scratch that threads share. */
+  sharedScratch(): Local<'ptr'> {
+    return this.f.let('shared', ptr.load(this.#rec, SHARED_SCRATCH_SLOT * SLOT_BYTES));
+  }
+
+  /** Whether several threads may run the kernel: without a shared memory there are no atomic instructions. */
+  get isShared(): boolean {
+    return this.module.isMemoryShared;
   }
 
   param(name: string): Local<'i32'> {
