@@ -98,7 +98,7 @@ function attend(rig: Rig, heads: Heads, dtype: 'F16' | 'F32', rows: Dim = QUERIE
     rows,
   );
   const tables = rig.ids(
-    SEQUENCES.flatMap(({ blocks }) => [...blocks, ...new Array<number>(N_BLOCK_PER_SEQ - blocks.length).fill(0)]),
+    SEQUENCES.flatMap(({ blocks }) => Array.from({ length: N_BLOCK_PER_SEQ }, (_, i) => blocks[i] ?? 0)),
     SEQUENCES.length,
     N_BLOCK_PER_SEQ,
   );

@@ -1,29 +1,36 @@
-// Attention over the paged cache, and the write into it. In a block of the cache, keys stand in columns and values in
-// rows, head by head: keys f[head, headDim, 32 positions], values f[head, 32 positions, headDim].
-//
-// An item is one key-value head for up to TILE_ROWS rows of the batch. For each run of rows of one sequence, the cache
-// is visited block by block: all queries that share the keys (rows, times the heads of the group) are multiplied with
-// them in tiles; a running maximum and sum (online softmax, arXiv:1805.02867) make weights of the scores, which the
-// values are added with. Each CHUNK of positions is a softmax of its own, and they are merged in order: when there are
-// only a few rows, chunks are items too, so that all threads share in one long sequence, and whichever thread ends the
-// last of them merges. A query's numbers are added in the order of its own elements, positions and chunks, whatever the
-// tile, so that its result does not depend on who computes it, or beside what.
+// Attention over the paged cache. An item is one key-value head for up to TILE_ROWS rows of the batch. For each run of
+// rows of one sequence, the cache is visited block by block: all queries that share the keys (rows, times the heads of
+// the group) are multiplied with them in tiles; a running maximum and sum (online softmax, arXiv:1805.02867) make
+// weights of the scores, which the values are added with. Each CHUNK of positions is a softmax of its own, and they are
+// merged in order: when there are only a few rows, chunks are items too, so that all threads share in one long sequence,
+// and whichever thread ends the last of them merges. A query's numbers are added in the order of its own elements,
+// positions and chunks, whatever the tile, so that its result does not depend on who computes it, or beside what.
 
-import { UnsupportedError, assert } from '../../../base/errors.ts';
+import { assert } from '../../../base/errors.ts';
 import { columnsOf } from '../../../graph/tensor.ts';
 import type { Instruction } from '../../../graph/plan.ts';
 import type { Expr, Local } from '../emit/expression.ts';
-import type { FunctionBuilder } from '../emit/function-builder.ts';
-import { f32, f32x4, i32, i32x4, ptr, v128 } from '../emit/operations.ts';
-import { FloatToHalf, HalfToFloat, expInto, maxLanes, multiplyAdd, packHalves, splatF32, sumLanes } from './floats.ts';
+import type { CallArgs } from '../emit/function-builder.ts';
+import { f32, f32x4, i32, ptr, v128 } from '../emit/operations.ts';
+import {
+  MAXIMUM,
+  TILES,
+  TILE_PARAMS,
+  TOTAL,
+  defineSoftmax,
+  defineTile,
+  eachVector,
+  partialBytes,
+  partialOf,
+  queryOffset,
+} from './attention-tile.ts';
+import type { TileBody, TileFunction } from './attention-tile.ts';
+import { expInto } from './floats.ts';
 import { addressAt } from './kernel.ts';
 import type { Kernel, KernelBody } from './kernel.ts';
+import { BLOCK, ELEMENT_BYTES, blockLoader, requireWholeVectors } from './kv-cache.ts';
+import type { CacheType } from './kv-cache.ts';
 
-type CacheType = 'F16' | 'F32';
-const ELEMENT_BYTES = { F16: 2, F32: 4 } as const;
-
-/** Positions of a cache block. */
-const BLOCK = 32;
 /** Positions that make one softmax: eight blocks. */
 const CHUNK = 256;
 /** Rows of the batch in an item. */
@@ -32,16 +39,6 @@ const TILE_ROWS = 16;
 const SPLIT_ROWS = 4;
 /** More queries than this read a copy of the block in f32; fewer convert what they read. */
 const DIRECT_QUERIES = 4;
-/** Queries that are worked on at once, and the columns of positions or of values that each of them then takes. */
-const TILES = [
-  { nQueries: 4, widths: [8, 4] },
-  { nQueries: 3, widths: [8, 4] },
-  { nQueries: 2, widths: [16, 8, 4] },
-  { nQueries: 1, widths: [32, 8, 4] },
-] as const;
-
-/** What a softmax of some positions comes to: f32[headDim] sums of weighted values, the maximum, the sum of weights. */
-const partialBytes = (headDim: number): number => 4 * headDim + 16;
 
 /** A thread's scratch: keys and values of a block as f32, scores of a tile, and what an item's queries come to. */
 function scratchLayout(headDim: number, headsPerKv: number) {
@@ -61,40 +58,11 @@ function sharedLayout(headDim: number, nHead: number, nBlockPerSeq: number) {
   return { partials, sizeBytes: partials + SPLIT_ROWS * nHead * nChunks * partialBytes(headDim) };
 }
 
-/** How a tile reads the present block as f32. */
-interface BlockReader {
-  /** Four elements of f32. */
-  load(address: Expr<'ptr'>, offset: number): Expr<'v128'>;
-  readonly elementBytes: number;
-  readonly keys: Local<'ptr'>;
-  readonly values: Local<'ptr'>;
-  /** From one position's values to the next one's. */
-  readonly valueRowBytes: Local<'ptr'>;
-}
-
 /** What the steps of an item share. */
-interface Item {
-  readonly f: FunctionBuilder;
-  readonly k: KernelBody;
-  readonly headDim: Local<'i32'>;
-  readonly headsPerKv: Local<'i32'>;
-  readonly scale: Local<'f32'>;
-  readonly positions: Local<'ptr'>;
-  /** Bytes between rows of queries and results, and where the group's first head begins in a row. */
-  readonly queryRowBytes: Local<'ptr'>;
-  readonly queries: Local<'ptr'>;
+interface Item extends TileBody {
   readonly results: Local<'ptr'>;
-  /** First row and number of queries of the present run. Query i is head i mod headsPerKv of row i / headsPerKv. */
-  readonly firstRow: Local<'i32'>;
+  /** Of the present run. */
   readonly nQueries: Local<'i32'>;
-  /** First position of the present block, and positions of it that the last row sees. */
-  readonly firstPosition: Local<'i32'>;
-  readonly nKeys: Local<'i32'>;
-  /** f32[4, BLOCK] */
-  readonly scores: Local<'ptr'>;
-  /** What the queries come to in the present chunk, and bytes between them. Behind the sums: maximum, total. */
-  readonly partials: Local<'ptr'>;
-  readonly partialBytes: Local<'ptr'>;
   /** f32 a query: of the chunks merged so far. */
   readonly maxima: Local<'ptr'>;
   readonly totals: Local<'ptr'>;
@@ -121,7 +89,7 @@ function buildAttention(k: KernelBody, type: CacheType): void {
   const blockBytes = f.let('blockBytes', ptr.mul(headBytes, ptr.fromI32(nKvHead)));
   const item: Item = {
     f,
-    k,
+    variant: k.variant,
     headDim,
     headsPerKv,
     scale: k.paramF32('scale'),
@@ -130,6 +98,9 @@ function buildAttention(k: KernelBody, type: CacheType): void {
     queries: f.local('ptr', 'queries'),
     results: f.local('ptr', 'results'),
     firstRow: f.local('i32', 'firstRow'),
+    first: f.local('i32', 'firstQuery'),
+    keys: f.local('ptr', 'blockKeys'),
+    values: f.local('ptr', 'blockValues'),
     nQueries: f.local('i32', 'nQueries'),
     firstPosition: f.local('i32', 'firstPosition'),
     nKeys: f.local('i32', 'nKeys'),
@@ -168,7 +139,7 @@ function buildAttention(k: KernelBody, type: CacheType): void {
   const table = f.local('ptr', 'table');
   const lastPosition = f.local('i32', 'lastPosition');
   const cacheOffset = f.local('ptr', 'cacheOffset');
-  const readers = blockReaders(item, type, scratch, part('valuesOffset'));
+  const attendBlock = blockAttention(k, item, type, { keys: scratch, values: part('valuesOffset') });
 
   f.while(i32.lt_s(index, nItems), () => {
     kvHead.set(i32.rem_u(index, nKvHead));
@@ -209,9 +180,9 @@ function buildAttention(k: KernelBody, type: CacheType): void {
           item.nKeys.set(i32.sub(i32.add(lastPosition, 1), item.firstPosition));
           f.if(i32.gt_s(item.nKeys, BLOCK), () => item.nKeys.set(BLOCK));
           cacheOffset.set(addressAt(ptr.mul(headBytes, ptr.fromI32(kvHead)), i32.load(table), blockBytes));
-          readers.open(ptr.add(keys, cacheOffset), ptr.add(values, cacheOffset), (reader) => {
-            eachQueryTile(item, (first, tile) => attendTile(item, reader, first, tile));
-          });
+          item.keys.set(ptr.add(keys, cacheOffset));
+          item.values.set(ptr.add(values, cacheOffset));
+          attendBlock();
           item.firstPosition.set(i32.add(item.firstPosition, BLOCK));
           table.set(ptr.add(table, 4));
         });
@@ -244,26 +215,32 @@ function buildAttention(k: KernelBody, type: CacheType): void {
   });
 }
 
-/** Gives tiles access to a block of the cache: as it is, or as a copy in f32 where many queries read it. */
-function blockReaders(item: Item, type: CacheType, keyCopy: Local<'ptr'>, valueCopy: Local<'ptr'>) {
+/**
+ * Emits the present run's queries with the present block, which is read as it is, or from a copy in f32 where many
+ * queries read it. Tiles are functions of their own: V8 allocates registers badly in very large ones.
+ */
+function blockAttention(
+  k: KernelBody,
+  item: Item,
+  type: CacheType,
+  copies: { readonly keys: Local<'ptr'>; readonly values: Local<'ptr'> },
+): () => void {
   const { f, headDim, nKeys, nQueries } = item;
-  const rowBytes = (elementBytes: number): Local<'ptr'> =>
-    f.let('valueRowBytes', ptr.fromI32(i32.mul(headDim, elementBytes)));
-  const halves = type === 'F16' ? new HalfToFloat(f) : undefined;
-  const direct: BlockReader = {
-    load: (address, offset) => halves?.convert(v128.load16x4_s(address, offset)) ?? v128.load(address, offset),
-    elementBytes: ELEMENT_BYTES[type],
-    keys: f.local('ptr', 'blockKeys'),
-    values: f.local('ptr', 'blockValues'),
-    valueRowBytes: rowBytes(ELEMENT_BYTES[type]),
+  const softmax = defineSoftmax(k, type);
+  const direct = TILES.map((tile) => defineTile(k, type, type, tile, softmax));
+  const attend = (functions: readonly TileFunction[]): void => {
+    item.first.set(0);
+    TILES.forEach((tile, i) => {
+      f.while(i32.le_s(i32.add(item.first, tile.nQueries), nQueries), () => {
+        f.exec(functions[i]!, tileArgs(item));
+        item.first.set(i32.add(item.first, tile.nQueries));
+      });
+    });
   };
-  const copy: BlockReader = {
-    load: (address, offset) => v128.load(address, offset),
-    elementBytes: 4,
-    keys: keyCopy,
-    values: valueCopy,
-    valueRowBytes: rowBytes(4),
-  };
+  if (type === 'F32') return () => attend(direct);
+
+  const fromCopy = TILES.map((tile) => defineTile(k, type, 'F32', tile, softmax));
+  const load = blockLoader(f, type);
   const [source, target, end] = ['source', 'target', 'copyEnd'].map((name) => f.local('ptr', name)) as [
     Local<'ptr'>,
     Local<'ptr'>,
@@ -275,76 +252,29 @@ function blockReaders(item: Item, type: CacheType, keyCopy: Local<'ptr'>, valueC
     target.set(to);
     end.set(addressAt(to, n, 4));
     f.while(ptr.lt_u(target, end), () => {
-      v128.store(target, direct.load(source, 0));
-      source.set(ptr.add(source, 4 * direct.elementBytes));
+      v128.store(target, load(source, 0));
+      source.set(ptr.add(source, 4 * ELEMENT_BYTES[type]));
       target.set(ptr.add(target, 16));
     });
+    from.set(to);
   };
-  return {
-    /** Calls `body` with the way to read the block at `keys` and `values`. */
-    open(keys: Expr<'ptr'>, values: Expr<'ptr'>, body: (reader: BlockReader) => void): void {
-      direct.keys.set(keys);
-      direct.values.set(values);
-      if (type === 'F32') return body(direct);
-      f.if(
-        i32.le_s(nQueries, DIRECT_QUERIES),
-        () => body(direct),
-        () => {
-          convert(direct.keys, copy.keys, i32.mul(headDim, BLOCK));
-          convert(direct.values, copy.values, i32.mul(headDim, nKeys));
-          body(copy);
-        },
-      );
-    },
-  };
+  return () =>
+    f.if(
+      i32.le_s(nQueries, DIRECT_QUERIES),
+      () => attend(direct),
+      () => {
+        convert(item.keys, copies.keys, i32.mul(headDim, BLOCK));
+        convert(item.values, copies.values, i32.mul(headDim, nKeys));
+        attend(fromCopy);
+      },
+    );
 }
 
-type Tile = (typeof TILES)[number];
-
-/** Calls `body` with the first query of each tile, largest tiles first. */
-function eachQueryTile({ f, nQueries }: Item, body: (first: Local<'i32'>, tile: Tile) => void): void {
-  const first = f.let('firstQuery', i32.const(0));
-  for (const tile of TILES) {
-    f.while(i32.le_s(i32.add(first, tile.nQueries), nQueries), () => {
-      body(first, tile);
-      first.set(i32.add(first, tile.nQueries));
-    });
-  }
+/** What a function of a tile gets. */
+function tileArgs(item: Item): CallArgs<typeof TILE_PARAMS> {
+  const names = Object.keys(TILE_PARAMS) as (keyof typeof TILE_PARAMS)[];
+  return Object.fromEntries(names.map((name) => [name, item[name]])) as unknown as CallArgs<typeof TILE_PARAMS>;
 }
-
-/** Offset of a query's head from `queries`, and of its result from `results`. */
-function queryOffset({ queryRowBytes, headsPerKv, headDim, firstRow }: Item, query: Expr<'i32'>): Expr<'ptr'> {
-  const row = i32.add(firstRow, i32.div_u(query, headsPerKv));
-  const head = ptr.fromI32(i32.shl(i32.mul(i32.rem_u(query, headsPerKv), headDim), 2));
-  return ptr.add(ptr.mul(ptr.fromI32(row), queryRowBytes), head);
-}
-
-/** Calls `body` with the address of each vector of a head at `start`, and with the same offset from `beside`. */
-function eachVector(
-  { f, headDim }: Item,
-  start: Expr<'ptr'>,
-  body: (address: Local<'ptr'>, beside: Local<'ptr'>) => void,
-  beside: Expr<'ptr'> = start,
-): void {
-  const p = f.let('po', start);
-  const pb = f.let('pb', beside);
-  const end = f.let('vectorsEnd', addressAt(p, headDim, 4));
-  f.while(ptr.lt_u(p, end), () => {
-    body(p, pb);
-    p.set(ptr.add(p, 16));
-    pb.set(ptr.add(pb, 16));
-  });
-}
-
-/** What a query comes to in the present chunk: where its sums are, its maximum, its total. */
-function partialOf(item: Item, query: Expr<'i32'>): { sums: Local<'ptr'>; rest: Local<'ptr'> } {
-  const { f, partials, headDim } = item;
-  const sums = f.let('sums', addressAt(partials, query, item.partialBytes));
-  return { sums, rest: f.let('sumsEnd', addressAt(sums, headDim, 4)) };
-}
-/** Offsets from the end of the sums. */
-const MAXIMUM = 0;
-const TOTAL = 4;
 
 function eachQuery({ f, nQueries }: Item, body: (query: Local<'i32'>) => void): void {
   const query = f.local('i32', 'query');
@@ -418,168 +348,6 @@ function endQueries(item: Item): void {
   });
 }
 
-/** One tile of queries with the present block. */
-function attendTile(item: Item, reader: BlockReader, first: Local<'i32'>, { nQueries, widths }: Tile): void {
-  const { f, queries } = item;
-  const numbers = Array.from({ length: nQueries }, (_, i) => f.let('query', i32.add(first, i)));
-  scoreTile(
-    item,
-    reader,
-    numbers.map((query) => f.let('pq', ptr.add(queries, queryOffset(item, query)))),
-    widths,
-  );
-  const sums = numbers.map((query, i) => softmaxRow(item, query, i));
-  addValues(item, reader, sums, widths);
-}
-
-/** Calls `body` with a width for each run of columns, widest first. */
-function eachRun(f: FunctionBuilder, n: Expr<'i32'>, widths: readonly number[], body: (width: number) => void): void {
-  const left = f.let('columnsLeft', n);
-  for (const width of widths) {
-    f.while(i32.ge_s(left, width), () => {
-      body(width);
-      left.set(i32.sub(left, width));
-    });
-  }
-}
-
-/** scores[i][j] = scale · query i · key j */
-function scoreTile(item: Item, reader: BlockReader, queries: readonly Local<'ptr'>[], widths: readonly number[]): void {
-  const { f, headDim, scores, nKeys } = item;
-  const column = f.let('column', reader.keys);
-  const target = f.let('scoreTarget', scores);
-  const pk = f.local('ptr', 'pk');
-  const pq = f.localArray('ptr', 'pq', queries.length);
-  const left = f.local('i32', 'left');
-  const scale = f.let('scaleVector', f32x4.splat(item.scale));
-  const addProducts = tileProducts(item, queries.length);
-  const columnBytes = BLOCK * reader.elementBytes;
-  // Rounded up to whole vectors: what lies behind the last key is masked later.
-  eachRun(f, i32.and(i32.add(nKeys, 3), i32.const(~3)), widths, (width) => {
-    const sums = queries.map((_, i) => f.localArray('v128', `score${i}`, width / 4));
-    for (const s of sums.flat()) s.set(v128.zero());
-    pk.set(column);
-    pq.forEach((p, i) => p.set(queries[i]!));
-    left.set(headDim);
-    f.while(i32.gt_s(left, 0), () => {
-      for (let d = 0; d < 4; d++) {
-        addProducts(
-          sums,
-          (i) => v128.load32_splat(pq[i]!, 4 * d),
-          (n) => reader.load(pk, columnBytes * d + 4 * reader.elementBytes * n),
-        );
-      }
-      pk.set(ptr.add(pk, 4 * columnBytes));
-      for (const p of pq) p.set(ptr.add(p, 16));
-      left.set(i32.sub(left, 4));
-    });
-    sums.forEach((vectors, i) => {
-      vectors.forEach((s, n) => v128.store(target, f32x4.mul(s, scale), 4 * BLOCK * i + 16 * n));
-    });
-    column.set(ptr.add(column, width * reader.elementBytes));
-    target.set(ptr.add(target, 4 * width));
-  });
-}
-
-/** Emits sums[i][n] += factor(i) · vector(n). What several queries share is loaded once. */
-function tileProducts({ f, k }: Item, nQueries: number) {
-  const factors = f.localArray('v128', 'factor', nQueries);
-  const shared = f.local('v128', 'sharedVector');
-  return (
-    sums: readonly (readonly Local<'v128'>[])[],
-    factor: (i: number) => Expr<'v128'>,
-    vector: (n: number) => Expr<'v128'>,
-  ): void => {
-    factors.forEach((local, i) => local.set(factor(i)));
-    for (let n = 0; n < sums[0]!.length; n++) {
-      if (nQueries > 1) shared.set(vector(n));
-      const operand = nQueries > 1 ? shared : vector(n);
-      sums.forEach((s, i) => s[n]!.set(multiplyAdd(k.variant, factors[i]!, operand, s[n]!)));
-    }
-  };
-}
-
-/**
- * Row `i` of the scores becomes e^(score − max); when the maximum grows, what was summed so far shrinks.
- * @returns the address of the query's sums
- */
-function softmaxRow(item: Item, query: Local<'i32'>, i: number): Local<'ptr'> {
-  const { f, scores } = item;
-  const row = item.firstRow;
-  const position = i32.load(addressAt(item.positions, i32.add(row, i32.div_u(query, item.headsPerKv)), 4));
-  // Positions of the block that this query sees: none, some or all.
-  const nSeen = f.let('nSeen', i32x4.splat(i32.sub(i32.add(position, 1), item.firstPosition)));
-  const offsets = Array.from({ length: BLOCK / 4 }, (_, n) => 4 * BLOCK * i + 16 * n);
-  const score = f.local('v128', 'score');
-  const largest = f.let('largest', splatF32(-Infinity));
-  offsets.forEach((offset, n) => {
-    const isSeen = i32x4.gt_s(nSeen, i32x4.const(4 * n, 4 * n + 1, 4 * n + 2, 4 * n + 3));
-    score.set(v128.bitselect(v128.load(scores, offset), splatF32(-Infinity), isSeen));
-    v128.store(scores, score, offset);
-    largest.set(f32x4.pmax(largest, score));
-  });
-  const { sums, rest } = partialOf(item, query);
-  const known = f.let('known', f32.load(rest, MAXIMUM));
-  const total = f.let('total', f32.load(rest, TOTAL));
-  const max = f.let('max', f32.max(maxLanes(f, largest), known));
-  const exp = f.local('v128', 'exp');
-  f.if(f32.gt(max, known), () => {
-    expInto(f, exp, f32x4.splat(f32.sub(known, max)));
-    // The first block has nothing to shrink: e^−∞ stands for 0 there.
-    const shrink = f.let('shrink', v128.and(exp, f32x4.ne(f32x4.splat(total), v128.zero())));
-    total.set(f32.mul(total, f32x4.extract_lane(shrink, 0)));
-    eachVector(item, sums, (p) => v128.store(p, f32x4.mul(v128.load(p), shrink)));
-    f32.store(rest, max, MAXIMUM);
-  });
-  const maxVector = f.let('maxVector', f32x4.splat(max));
-  const sum = f.let('blockSum', v128.zero());
-  for (const offset of offsets) {
-    score.set(v128.load(scores, offset));
-    expInto(f, exp, f32x4.sub(score, maxVector));
-    exp.set(v128.and(exp, f32x4.ne(score, splatF32(-Infinity))));
-    sum.set(f32x4.add(sum, exp));
-    v128.store(scores, exp, offset);
-  }
-  f32.store(rest, f32.add(total, sumLanes(f, sum)), TOTAL);
-  return sums;
-}
-
-/** sums i += Σ scores[i][j] · values[j] */
-function addValues(item: Item, reader: BlockReader, queries: readonly Local<'ptr'>[], widths: readonly number[]): void {
-  const { f, headDim, scores, nKeys } = item;
-  const column = f.let('valueColumn', reader.values);
-  const pv = f.local('ptr', 'pv');
-  const ps = f.local('ptr', 'ps');
-  const end = f.local('ptr', 'scoresEnd');
-  const addProducts = tileProducts(item, queries.length);
-  eachRun(f, headDim, widths, (width) => {
-    const sums = queries.map((_, i) => f.localArray('v128', `sum${i}`, width / 4));
-    sums.forEach((vectors, i) => vectors.forEach((s, n) => s.set(v128.load(queries[i]!, 16 * n))));
-    pv.set(column);
-    ps.set(scores);
-    end.set(addressAt(scores, nKeys, 4));
-    f.while(ptr.lt_u(ps, end), () => {
-      addProducts(
-        sums,
-        (i) => v128.load32_splat(ps, 4 * BLOCK * i),
-        (n) => reader.load(pv, 4 * reader.elementBytes * n),
-      );
-      pv.set(ptr.add(pv, reader.valueRowBytes));
-      ps.set(ptr.add(ps, 4));
-    });
-    sums.forEach((vectors, i) => vectors.forEach((s, n) => v128.store(queries[i]!, s, 16 * n)));
-    for (const p of queries) p.set(ptr.add(p, 4 * width));
-    column.set(ptr.add(column, width * reader.elementBytes));
-  });
-}
-
-/** Heads are read, and cache rows written, by whole vectors. */
-function requireWholeVectors(headDim: number): void {
-  if (headDim % 4 === 0) return;
-  const message = `heads of ${headDim} elements are not supported: use a multiple of 4, or the kernels "reference"`;
-  throw new UnsupportedError('UNSUPPORTED_FEATURE', message, { headDim });
-}
-
 const attention = (type: CacheType): Kernel => ({
   op: 'attention',
   dtypes: [type],
@@ -627,77 +395,4 @@ const attention = (type: CacheType): Kernel => ({
   build: (k) => buildAttention(k, type),
 });
 
-/** Rows of keys or values into the cache. Threads share the columns, in runs of 4. */
-const kvWrite = (type: CacheType): Kernel => ({
-  op: 'kvWrite',
-  dtypes: [type],
-  params: { columns: 'i32', headDim: 'i32', isKeys: 'i32' },
-  values({ out, params }) {
-    const columns = columnsOf(out.tensor);
-    const { headDim, isKeys } = params as Record<string, number>;
-    requireWholeVectors(headDim!);
-    return { columns, headDim: headDim!, isKeys: isKeys! };
-  },
-  build(k) {
-    const { f } = k;
-    const state = k.input(0, 'state');
-    const x = k.input(1, 'x');
-    const slots = k.input(2, 'slots');
-    const rows = k.rows();
-    const columns = k.param('columns');
-    const headDim = k.param('headDim');
-    const isKeys = k.param('isKeys');
-    const elementBytes = ELEMENT_BYTES[type];
-    const { from, to } = k.share(i32.shr_u(columns, 2));
-    const toHalf = new FloatToHalf(f);
-    const row = f.local('i32', 'row');
-    const i = f.local('i32', 'i');
-    const px = f.local('ptr', 'px');
-    const po = f.local('ptr', 'po');
-    const block = f.local('ptr', 'block');
-    const position = f.local('i32', 'position');
-    const value = f.local('v128', 'value');
-    f.for(row, { from: 0, to: rows }, () => {
-      const slot = f.let('slot', i32.load(addressAt(slots, row, 4)));
-      px.set(addressAt(x, i32.add(i32.mul(row, columns), i32.shl(from, 2)), 4));
-      // The block's start may lie beyond 2 GB of a large cache: the product is taken at pointer width.
-      const blockBytes = ptr.mul(ptr.fromI32(columns), BLOCK * elementBytes);
-      block.set(addressAt(state, i32.div_u(slot, i32.const(BLOCK)), blockBytes));
-      position.set(i32.rem_u(slot, i32.const(BLOCK)));
-      f.for(i, { from, to }, () => {
-        if (type === 'F16') {
-          toHalf.convertInto(value, v128.load(px));
-          value.set(packHalves(value, value));
-        } else {
-          value.set(v128.load(px));
-        }
-        const column = f.let('column', i32.shl(i, 2));
-        f.if(
-          isKeys,
-          () => {
-            po.set(addressAt(block, i32.add(i32.mul(column, BLOCK), position), elementBytes));
-            for (let lane = 0; lane < 4; lane++) {
-              const store = type === 'F16' ? v128.store16_lane : v128.store32_lane;
-              store(po, value, lane, BLOCK * elementBytes * lane);
-            }
-          },
-          () => {
-            const head = i32.mul(i32.div_u(column, headDim), headDim);
-            const start = i32.add(i32.mul(head, BLOCK), i32.mul(position, headDim));
-            po.set(addressAt(block, i32.add(start, i32.sub(column, head)), elementBytes));
-            if (type === 'F16') v128.store64_lane(po, value, 0);
-            else v128.store(po, value);
-          },
-        );
-        px.set(ptr.add(px, 16));
-      });
-    });
-  },
-});
-
-export const ATTENTION_KERNELS: readonly Kernel[] = [
-  attention('F16'),
-  attention('F32'),
-  kvWrite('F16'),
-  kvWrite('F32'),
-];
+export const ATTENTION_KERNELS: readonly Kernel[] = [attention('F16'), attention('F32')];

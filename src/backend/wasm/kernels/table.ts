@@ -4,6 +4,7 @@ import { UnsupportedError } from '../../../base/errors.ts';
 import type { Instruction, Program } from '../../../graph/plan.ts';
 import type { TensorDType } from '../../../graph/tensor.ts';
 import { ATTENTION_KERNELS } from './attention.ts';
+import { CACHE_KERNELS } from './kv-cache.ts';
 import { ELEMENTWISE_KERNELS } from './elementwise.ts';
 import { GEMM_KERNELS } from './gemm.ts';
 import { HEAD_KERNELS } from './heads.ts';
@@ -20,6 +21,7 @@ export const KERNELS: readonly Kernel[] = [
   ...ROW_KERNELS,
   ...MATMUL_KERNELS,
   ...ATTENTION_KERNELS,
+  ...CACHE_KERNELS,
   ...GEMM_KERNELS,
   ...HEAD_KERNELS,
   ...NORM_KERNELS,
