@@ -3,8 +3,8 @@
 import { UnsupportedError } from '../../../base/errors.ts';
 import type { Instruction, Program } from '../../../graph/plan.ts';
 import type { TensorDType } from '../../../graph/tensor.ts';
-import { ATTENTION_KERNELS } from './attention.ts';
-import { CACHE_KERNELS } from './kv-cache.ts';
+import { ATTENTION_KERNELS } from './attention/attention.ts';
+import { CACHE_KERNELS } from './attention/kv-cache.ts';
 import { ELEMENTWISE_KERNELS } from './elementwise.ts';
 import { GEMM_KERNELS } from './gemm.ts';
 import { HEAD_KERNELS } from './heads.ts';

@@ -1,14 +1,14 @@
 // The key-value cache, in blocks of 32 positions: keys stand in columns and values in rows, head by head: keys
 // f[head, headDim, 32], values f[head, 32, headDim]. Here is how they are written, and read as f32.
 
-import { UnsupportedError } from '../../../base/errors.ts';
-import { columnsOf } from '../../../graph/tensor.ts';
-import type { Expr } from '../emit/expression.ts';
-import type { FunctionBuilder } from '../emit/function-builder.ts';
-import { i32, ptr, v128 } from '../emit/operations.ts';
-import { FloatToHalf, HalfToFloat, packHalves } from './floats.ts';
-import { addressAt } from './kernel.ts';
-import type { Kernel } from './kernel.ts';
+import { UnsupportedError } from '../../../../base/errors.ts';
+import { columnsOf } from '../../../../graph/tensor.ts';
+import type { Expr } from '../../emit/expression.ts';
+import type { FunctionBuilder } from '../../emit/function-builder.ts';
+import { i32, ptr, v128 } from '../../emit/operations.ts';
+import { FloatToHalf, HalfToFloat, packHalves } from '../floats.ts';
+import { addressAt } from '../kernel.ts';
+import type { Kernel } from '../kernel.ts';
 
 export type CacheType = 'F16' | 'F32';
 export const ELEMENT_BYTES = { F16: 2, F32: 4 } as const;

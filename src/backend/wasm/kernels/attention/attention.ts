@@ -2,16 +2,17 @@
 // rows of one sequence, the cache is visited block by block: all queries that share the keys (rows, times the heads of
 // the group) are multiplied with them in tiles; a running maximum and sum (online softmax, arXiv:1805.02867) make
 // weights of the scores, which the values are added with. Each CHUNK of positions is a softmax of its own, and they are
-// merged in order: when there are only a few rows, chunks are items too, so that all threads share in one long sequence,
-// and whichever thread ends the last of them merges. A query's numbers are added in the order of its own elements,
-// positions and chunks, whatever the tile, so that its result does not depend on who computes it, or beside what.
+// merged in order: when there are only a few rows, chunks are items too, so that all threads share in one long
+// sequence, and whichever thread ends the last of them merges. A query's numbers are added in the order of its own
+// elements, positions and chunks, whatever the tile, so that its result does not depend on who computes it, or beside
+// what.
 
-import { assert } from '../../../base/errors.ts';
-import { columnsOf } from '../../../graph/tensor.ts';
-import type { Instruction } from '../../../graph/plan.ts';
-import type { Expr, Local } from '../emit/expression.ts';
-import type { CallArgs } from '../emit/function-builder.ts';
-import { f32, f32x4, i32, ptr, v128 } from '../emit/operations.ts';
+import { assert } from '../../../../base/errors.ts';
+import { columnsOf } from '../../../../graph/tensor.ts';
+import type { Instruction } from '../../../../graph/plan.ts';
+import type { Expr, Local } from '../../emit/expression.ts';
+import type { CallArgs } from '../../emit/function-builder.ts';
+import { f32, f32x4, i32, ptr, v128 } from '../../emit/operations.ts';
 import {
   MAXIMUM,
   TILES,
@@ -23,11 +24,11 @@ import {
   partialBytes,
   partialOf,
   queryOffset,
-} from './attention-tile.ts';
-import type { TileBody, TileFunction } from './attention-tile.ts';
-import { expInto } from './floats.ts';
-import { addressAt } from './kernel.ts';
-import type { Kernel, KernelBody } from './kernel.ts';
+} from './tile.ts';
+import type { TileBody, TileFunction } from './tile.ts';
+import { expInto } from '../floats.ts';
+import { addressAt } from '../kernel.ts';
+import type { Kernel, KernelBody } from '../kernel.ts';
 import { BLOCK, ELEMENT_BYTES, blockLoader, requireWholeVectors } from './kv-cache.ts';
 import type { CacheType } from './kv-cache.ts';
 

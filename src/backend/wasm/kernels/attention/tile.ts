@@ -1,12 +1,12 @@
 // Attention's inner part, as functions of their own: a few queries with one block of the cache. Scores, their softmax,
 // and the sum of the values by it.
 
-import type { Expr, Local } from '../emit/expression.ts';
-import type { FuncRef, FunctionBuilder } from '../emit/function-builder.ts';
-import { f32, f32x4, i32, i32x4, ptr, v128 } from '../emit/operations.ts';
-import { expInto, maxLanes, multiplyAdd, splatF32, sumLanes } from './floats.ts';
-import { addressAt } from './kernel.ts';
-import type { KernelBody, KernelVariant } from './kernel.ts';
+import type { Expr, Local } from '../../emit/expression.ts';
+import type { FuncRef, FunctionBuilder } from '../../emit/function-builder.ts';
+import { f32, f32x4, i32, i32x4, ptr, v128 } from '../../emit/operations.ts';
+import { expInto, maxLanes, multiplyAdd, splatF32, sumLanes } from '../floats.ts';
+import { addressAt } from '../kernel.ts';
+import type { KernelBody, KernelVariant } from '../kernel.ts';
 import { BLOCK, ELEMENT_BYTES, blockLoader } from './kv-cache.ts';
 import type { CacheType } from './kv-cache.ts';
 
