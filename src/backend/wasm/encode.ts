@@ -4,6 +4,8 @@ import { SmallMindError, assert } from '../../base/errors.ts';
 import type { Instruction, Program } from '../../graph/plan.ts';
 import {
   BARRIER_OFFSET,
+  COUNTER_SLOT,
+  COUNTER_STRIDE_SLOT,
   INPUT_SLOT,
   OUT_SLOT,
   PARAM_SLOT,
@@ -38,6 +40,8 @@ export function encodePrograms(
       checkLayouts(instruction);
       view.setInt32(record, kernels.indexOf(kernel), true);
       encodeInstruction(instruction, kernel, layout, view, record);
+      view.setUint32(record + COUNTER_SLOT * SLOT_BYTES, layout.countersAddress + 4 * i, true);
+      view.setInt32(record + COUNTER_STRIDE_SLOT * SLOT_BYTES, layout.counterBytes, true);
     });
   });
 }

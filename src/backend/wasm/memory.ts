@@ -32,6 +32,10 @@ export interface MemoryLayout {
   readonly scratchAddress: number;
   /** Scratch of each thread. */
   readonly scratchBytes: number;
+  /** Of thread 0's counters, an i32 an instruction; all programs use the same. */
+  readonly countersAddress: number;
+  /** Bytes of each thread's counters. */
+  readonly counterBytes: number;
   /** Of what threads share within an instruction. */
   readonly sharedScratchAddress: number;
   /** Of the memory of all intermediates, as long as the largest program wants it. */
@@ -66,6 +70,9 @@ export function layOutMemory(programs: readonly Program[], nThreads: number): Me
     return address;
   };
   const programAddresses = programs.map((p) => reserve(p.instructions.length * RECORD_BYTES));
+  const nInstructions = Math.max(...programs.map((p) => p.instructions.length));
+  const counterBytes = Math.ceil((4 * nInstructions) / ALIGNMENT_BYTES) * ALIGNMENT_BYTES;
+  const countersAddress = reserve(nThreads * counterBytes);
   const scratchBytes = mostOf(programs, SCRATCH_BYTES_MIN, (kernel, i) => kernel.scratchBytes?.(i));
   const scratchAddress = reserve(nThreads * scratchBytes);
   const sharedScratchAddress = reserve(mostOf(programs, 0, (kernel, i) => kernel.sharedScratchBytes?.(i)));
@@ -97,6 +104,8 @@ export function layOutMemory(programs: readonly Program[], nThreads: number): Me
     programAddresses,
     scratchAddress,
     scratchBytes,
+    countersAddress,
+    counterBytes,
     sharedScratchAddress,
     arenaAddress,
     leafAddress,

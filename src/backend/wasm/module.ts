@@ -5,7 +5,15 @@ import type { Local } from './emit/expression.ts';
 import type { FuncRef, FunctionBuilder } from './emit/function-builder.ts';
 import { ModuleBuilder } from './emit/module-builder.ts';
 import { i32, memory, ptr } from './emit/operations.ts';
-import { BARRIER_OFFSET, KERNEL_TYPE, RECORD_BYTES, defineKernel } from './kernels/kernel.ts';
+import {
+  BARRIER_OFFSET,
+  COUNTER_SLOT,
+  COUNTER_STRIDE_SLOT,
+  KERNEL_TYPE,
+  RECORD_BYTES,
+  SLOT_BYTES,
+  defineKernel,
+} from './kernels/kernel.ts';
 import type { Kernel, KernelVariant } from './kernels/kernel.ts';
 import { ABORT_ADDRESS, COUNT_ADDRESS, PHASE_ADDRESS, SLEEPERS_ADDRESS } from './memory.ts';
 
@@ -52,6 +60,13 @@ function defineRun(module: ModuleBuilder, barrier: FuncRef<{ nThreads: 'i32' }, 
   module.func('run', { params, results: [], export: true }, (f, { program, nInstructions, thread, nThreads }) => {
     const left = f.let('left', nInstructions);
     const rec = f.let('rec', program);
+    if (barrier) {
+      const stride = ptr.fromI32(i32.load(rec, COUNTER_STRIDE_SLOT * SLOT_BYTES));
+      const counters = ptr.add(ptr.load(rec, COUNTER_SLOT * SLOT_BYTES), ptr.mul(ptr.fromI32(thread), stride));
+      memory.fill(counters, 0, ptr.fromI32(i32.shl(nInstructions, 2)));
+      // Nobody takes from a share before its owner is there.
+      f.exec(barrier, { nThreads });
+    }
     f.while(i32.gt_s(left, 0), () => {
       if (barrier) f.if(i32.load(rec, BARRIER_OFFSET), () => f.exec(barrier, { nThreads }));
       f.execIndirect(KERNEL_TYPE, i32.load(rec), { rec, thread, nThreads });

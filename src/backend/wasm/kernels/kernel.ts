@@ -37,6 +37,9 @@ export const INPUT_SLOT = 3;
 /** Slot 9: address of the threads' scratch. */
 export const SCRATCH_SLOT = 9;
 export const PARAM_SLOT = 10;
+/** Slot 27: i32 bytes between the threads' counters; slot 28: address of thread 0's counter of this record. */
+export const COUNTER_STRIDE_SLOT = 27;
+export const COUNTER_SLOT = 28;
 /** Slot 29: address of the scratch that threads share. */
 export const SHARED_SCRATCH_SLOT = 29;
 /** Slot 30: i32 bytes of scratch that each thread has. */
@@ -153,6 +156,45 @@ export class KernelBody {
     const from = f.let('from', i32.div_u(i32.mul(all, thread), nThreads));
     const to = f.let('to', i32.div_u(i32.mul(all, i32.add(thread, 1)), nThreads));
     return { from, to };
+  }
+
+  /**
+   * Emits `body` for runs [from, to) of `total` items, each of which goes to one thread: first this thread's own share,
+   * `grain` items at a time, then what others have not begun of theirs, so that a thread that the machine holds up holds
+   * up the rest for one run at most. Who does an item must not matter to its result.
+   */
+  eachRun(total: Expr<'i32'>, grain: Expr<'i32'>, body: (from: Local<'i32'>, to: Local<'i32'>) => void): void {
+    const { f, thread, nThreads } = this;
+    const all = f.let('total', total);
+    const from = f.let('from', i32.const(0));
+    const to = f.let('to', all);
+    if (!this.isShared) return body(from, to);
+    const step = f.let('grain', grain);
+    const owner = f.let('owner', thread);
+    const left = f.let('ownersLeft', nThreads);
+    const end = f.local('i32', 'shareEnd');
+    const counters = f.let('counters', ptr.load(this.#rec, COUNTER_SLOT * SLOT_BYTES));
+    const stride = f.let('counterStride', ptr.fromI32(i32.load(this.#rec, COUNTER_STRIDE_SLOT * SLOT_BYTES)));
+    f.while(left, () => {
+      const start = f.let('shareStart', i32.div_u(i32.mul(all, owner), nThreads));
+      end.set(i32.div_u(i32.mul(all, i32.add(owner, 1)), nThreads));
+      const counter = f.let('counter', addressAt(counters, owner, stride));
+      f.loop((again) => {
+        // Looking comes first: what is exhausted stays as it is, in the caches of all.
+        f.if(i32.lt_s(i32.add(start, i32.atomic_load(counter)), end), () => {
+          from.set(i32.add(start, i32.atomic_rmw_add(counter, step)));
+          f.if(i32.lt_s(from, end), () => {
+            to.set(i32.add(from, step));
+            f.if(i32.gt_s(to, end), () => to.set(end));
+            body(from, to);
+            f.br(again);
+          });
+        });
+      });
+      owner.set(i32.add(owner, 1));
+      f.if(i32.eq(owner, nThreads), () => owner.set(0));
+      left.set(i32.sub(left, 1));
+    });
   }
 
   #paramOffset(name: string): number {

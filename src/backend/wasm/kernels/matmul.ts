@@ -46,6 +46,9 @@ interface MatmulSource {
   prepare(f: FunctionBuilder): Tile;
 }
 
+/** Into so many runs, at most, a thread's share of the groups is divided. */
+const RUNS_OF_SHARE = 16;
+
 function buildMatmul(k: KernelBody, { tileRows, prepare }: MatmulSource): void {
   const { f } = k;
   const out = k.out();
@@ -56,7 +59,6 @@ function buildMatmul(k: KernelBody, { tileRows, prepare }: MatmulSource): void {
   const nBlocks = k.param('nBlocks');
   const groupBytes = f.let('groupBytes', ptr.fromI32(k.param('groupBytes')));
   const xRowBytes = f.let('xRowBytes', ptr.fromI32(k.param('xRowBytes')));
-  const { from, to } = k.share(i32.shr_u(i32.add(nOut, 7), 3));
   const nAddends = k.param('nAddends');
   const addends = [0, 1].map((i) => {
     return {
@@ -86,9 +88,13 @@ function buildMatmul(k: KernelBody, { tileRows, prepare }: MatmulSource): void {
     for (let c = 0; c < n; c++) storeGroup(k, out, nOut, group, i32.add(row, c), accumulators[c]!);
     row.set(i32.add(row, n));
   };
-  f.for(group, { from, to }, () => {
-    row.set(0);
-    for (const n of tileRows) f.while(i32.le_s(i32.add(row, n), rows), () => emitTile(n));
+  const nGroups = f.let('nGroups', i32.shr_u(i32.add(nOut, 7), 3));
+  const grain = i32.add(i32.div_u(nGroups, i32.mul(k.nThreads, RUNS_OF_SHARE)), 1);
+  k.eachRun(nGroups, grain, (from, to) => {
+    f.for(group, { from, to }, () => {
+      row.set(0);
+      for (const n of tileRows) f.while(i32.le_s(i32.add(row, n), rows), () => emitTile(n));
+    });
   });
 }
 

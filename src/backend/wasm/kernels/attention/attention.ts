@@ -132,7 +132,7 @@ function buildAttention(k: KernelBody, type: CacheType): void {
   const nTiles = i32.div_u(i32.add(nRows, TILE_ROWS - 1), i32.const(TILE_ROWS));
   const nItemsOfTile = f.let('nItemsOfTile', i32.mul(nKvHead, nParts));
   const nItems = f.let('nItems', i32.mul(nTiles, nItemsOfTile));
-  const index = f.let('index', k.thread);
+  const index = f.local('i32', 'index');
   const kvHead = f.local('i32', 'kvHead');
   const partIndex = f.local('i32', 'part');
   const endRow = f.local('i32', 'endRow');
@@ -142,78 +142,79 @@ function buildAttention(k: KernelBody, type: CacheType): void {
   const cacheOffset = f.local('ptr', 'cacheOffset');
   const attendBlock = blockAttention(k, item, type, { keys: scratch, values: part('valuesOffset') });
 
-  f.while(i32.lt_s(index, nItems), () => {
-    kvHead.set(i32.rem_u(index, nKvHead));
-    partIndex.set(i32.div_u(i32.rem_u(index, nItemsOfTile), nKvHead));
-    row.set(i32.mul(i32.div_u(index, nItemsOfTile), TILE_ROWS));
-    endRow.set(i32.add(row, TILE_ROWS));
-    f.if(i32.gt_s(endRow, nRows), () => endRow.set(nRows));
-    const headStart = f.let('headStart', i32.mul(i32.mul(kvHead, headsPerKv), headDim));
-    item.queries.set(addressAt(q, headStart, 4));
-    item.results.set(addressAt(out, headStart, 4));
-    f.while(i32.lt_s(row, endRow), () => {
-      item.firstRow.set(row);
-      sequence.set(i32.load(addressAt(sequences, row, 4)));
-      const isSameRun = i32.and(i32.lt_s(row, endRow), i32.eq(i32.load(addressAt(sequences, row, 4)), sequence));
-      f.while(isSameRun, () => row.set(i32.add(row, 1)));
-      item.nQueries.set(i32.mul(i32.sub(row, item.firstRow), headsPerKv));
-      lastPosition.set(lastPositionOf(i32.sub(row, 1)));
-      const nChunks = f.let('nChunks', i32.add(i32.div_u(lastPosition, i32.const(CHUNK)), 1));
-      const chunk = f.let('chunk', partIndex);
-      const endChunk = f.let('endChunk', nChunks);
-      const runPartials = f.let('runPartials', ownPartials);
-      const chunkBytes = f.let('chunkBytes', ptr.const(0));
-      f.if(isSplit, () => {
-        f.if(i32.gt_s(endChunk, i32.add(chunk, 1)), () => endChunk.set(i32.add(chunk, 1)));
-        chunkBytes.set(ptr.mul(ptr.fromI32(item.nQueries), item.partialBytes));
-        const nBefore = i32.add(i32.mul(item.firstRow, nHead), i32.mul(kvHead, item.nQueries));
-        const capacity = i32.div_u(i32.add(i32.mul(nBlockPerSeq, BLOCK), CHUNK - 1), i32.const(CHUNK));
-        runPartials.set(addressAt(sharedPartials, i32.mul(nBefore, capacity), item.partialBytes));
-      });
-      f.while(i32.lt_s(chunk, endChunk), () => {
-        item.partials.set(ptr.add(runPartials, ptr.mul(ptr.fromI32(chunk), chunkBytes)));
-        beginChunk(item);
-        item.firstPosition.set(i32.mul(chunk, CHUNK));
-        table.set(addressAt(tables, i32.add(i32.mul(sequence, nBlockPerSeq), i32.mul(chunk, CHUNK / BLOCK)), 4));
-        const endPosition = f.let('endPosition', i32.add(item.firstPosition, CHUNK - 1));
-        f.if(i32.gt_s(endPosition, lastPosition), () => endPosition.set(lastPosition));
-        f.while(i32.le_s(item.firstPosition, endPosition), () => {
-          item.nKeys.set(i32.sub(i32.add(lastPosition, 1), item.firstPosition));
-          f.if(i32.gt_s(item.nKeys, BLOCK), () => item.nKeys.set(BLOCK));
-          cacheOffset.set(addressAt(ptr.mul(headBytes, ptr.fromI32(kvHead)), i32.load(table), blockBytes));
-          item.keys.set(ptr.add(keys, cacheOffset));
-          item.values.set(ptr.add(values, cacheOffset));
-          attendBlock();
-          item.firstPosition.set(i32.add(item.firstPosition, BLOCK));
-          table.set(ptr.add(table, 4));
+  k.eachRun(nItems, i32.const(1), (from, to) =>
+    f.for(index, { from, to }, () => {
+      kvHead.set(i32.rem_u(index, nKvHead));
+      partIndex.set(i32.div_u(i32.rem_u(index, nItemsOfTile), nKvHead));
+      row.set(i32.mul(i32.div_u(index, nItemsOfTile), TILE_ROWS));
+      endRow.set(i32.add(row, TILE_ROWS));
+      f.if(i32.gt_s(endRow, nRows), () => endRow.set(nRows));
+      const headStart = f.let('headStart', i32.mul(i32.mul(kvHead, headsPerKv), headDim));
+      item.queries.set(addressAt(q, headStart, 4));
+      item.results.set(addressAt(out, headStart, 4));
+      f.while(i32.lt_s(row, endRow), () => {
+        item.firstRow.set(row);
+        sequence.set(i32.load(addressAt(sequences, row, 4)));
+        const isSameRun = i32.and(i32.lt_s(row, endRow), i32.eq(i32.load(addressAt(sequences, row, 4)), sequence));
+        f.while(isSameRun, () => row.set(i32.add(row, 1)));
+        item.nQueries.set(i32.mul(i32.sub(row, item.firstRow), headsPerKv));
+        lastPosition.set(lastPositionOf(i32.sub(row, 1)));
+        const nChunks = f.let('nChunks', i32.add(i32.div_u(lastPosition, i32.const(CHUNK)), 1));
+        const chunk = f.let('chunk', partIndex);
+        const endChunk = f.let('endChunk', nChunks);
+        const runPartials = f.let('runPartials', ownPartials);
+        const chunkBytes = f.let('chunkBytes', ptr.const(0));
+        f.if(isSplit, () => {
+          f.if(i32.gt_s(endChunk, i32.add(chunk, 1)), () => endChunk.set(i32.add(chunk, 1)));
+          chunkBytes.set(ptr.mul(ptr.fromI32(item.nQueries), item.partialBytes));
+          const nBefore = i32.add(i32.mul(item.firstRow, nHead), i32.mul(kvHead, item.nQueries));
+          const capacity = i32.div_u(i32.add(i32.mul(nBlockPerSeq, BLOCK), CHUNK - 1), i32.const(CHUNK));
+          runPartials.set(addressAt(sharedPartials, i32.mul(nBefore, capacity), item.partialBytes));
         });
-        // What is ready to be merged now: this chunk, or all of them if this is the last that was missing.
-        const merged = f.let('merged', chunk);
-        const endMerged = f.let('endMerged', i32.add(chunk, 1));
-        if (k.isShared) {
-          f.if(isSplit, () => {
-            const counter = f.let('counter', addressAt(shared, i32.add(i32.mul(item.firstRow, nKvHead), kvHead), 4));
-            const isLast = i32.eq(i32.add(i32.atomic_rmw_add(counter, 1), 1), nChunks);
-            merged.set(nChunks);
-            f.if(isLast, () => {
-              i32.atomic_store(counter, 0);
-              merged.set(0);
-            });
-            endMerged.set(nChunks);
+        f.while(i32.lt_s(chunk, endChunk), () => {
+          item.partials.set(ptr.add(runPartials, ptr.mul(ptr.fromI32(chunk), chunkBytes)));
+          beginChunk(item);
+          item.firstPosition.set(i32.mul(chunk, CHUNK));
+          table.set(addressAt(tables, i32.add(i32.mul(sequence, nBlockPerSeq), i32.mul(chunk, CHUNK / BLOCK)), 4));
+          const endPosition = f.let('endPosition', i32.add(item.firstPosition, CHUNK - 1));
+          f.if(i32.gt_s(endPosition, lastPosition), () => endPosition.set(lastPosition));
+          f.while(i32.le_s(item.firstPosition, endPosition), () => {
+            item.nKeys.set(i32.sub(i32.add(lastPosition, 1), item.firstPosition));
+            f.if(i32.gt_s(item.nKeys, BLOCK), () => item.nKeys.set(BLOCK));
+            cacheOffset.set(addressAt(ptr.mul(headBytes, ptr.fromI32(kvHead)), i32.load(table), blockBytes));
+            item.keys.set(ptr.add(keys, cacheOffset));
+            item.values.set(ptr.add(values, cacheOffset));
+            attendBlock();
+            item.firstPosition.set(i32.add(item.firstPosition, BLOCK));
+            table.set(ptr.add(table, 4));
           });
-        }
-        f.while(i32.lt_s(merged, endMerged), () => {
-          item.partials.set(ptr.add(runPartials, ptr.mul(ptr.fromI32(merged), chunkBytes)));
-          f.if(i32.eqz(merged), () => beginQueries(item));
-          mergeChunk(item);
-          merged.set(i32.add(merged, 1));
-          f.if(i32.eq(merged, nChunks), () => endQueries(item));
+          // What is ready to be merged now: this chunk, or all of them if this is the last that was missing.
+          const merged = f.let('merged', chunk);
+          const endMerged = f.let('endMerged', i32.add(chunk, 1));
+          if (k.isShared) {
+            f.if(isSplit, () => {
+              const counter = f.let('counter', addressAt(shared, i32.add(i32.mul(item.firstRow, nKvHead), kvHead), 4));
+              const isLast = i32.eq(i32.add(i32.atomic_rmw_add(counter, 1), 1), nChunks);
+              merged.set(nChunks);
+              f.if(isLast, () => {
+                i32.atomic_store(counter, 0);
+                merged.set(0);
+              });
+              endMerged.set(nChunks);
+            });
+          }
+          f.while(i32.lt_s(merged, endMerged), () => {
+            item.partials.set(ptr.add(runPartials, ptr.mul(ptr.fromI32(merged), chunkBytes)));
+            f.if(i32.eqz(merged), () => beginQueries(item));
+            mergeChunk(item);
+            merged.set(i32.add(merged, 1));
+            f.if(i32.eq(merged, nChunks), () => endQueries(item));
+          });
+          chunk.set(i32.add(chunk, 1));
         });
-        chunk.set(i32.add(chunk, 1));
       });
-    });
-    index.set(i32.add(index, k.nThreads));
-  });
+    }),
+  );
 }
 
 /**
