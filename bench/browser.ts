@@ -57,17 +57,12 @@ declare global {
   };
 }
 
-/** A text of `nPrompt` tokens, the first of them BOS, for wllama takes no token ids. */
-type Prompt = string;
-
 /** Who is measured, with its model in the page. */
 interface Runner {
-  /** The kernels and threads that it runs on, in words. */
-  readonly kernels: string;
-  run(prompt: Prompt): Promise<Speed>;
+  run(prompt: string): Promise<Speed>;
 }
 
-async function openOurs(page: Page, threads: number): Promise<Runner> {
+async function openOurs(page: Page, threads: number): Promise<Runner & { readonly kernels: string }> {
   const model = await page.evaluateHandle(
     async (options) => smallmind.loadModel(await (await fetch('/model.gguf')).blob(), options),
     { threads, nCtx },
@@ -85,7 +80,7 @@ async function openOurs(page: Page, threads: number): Promise<Runner> {
   };
 }
 
-/** In all else wllama's defaults: keys and values in F16, prompts in batches of 512 or fewer. */
+/** In all else as wllama does by default, which keeps keys and values in F16. */
 async function openWllama(page: Page, threads: number): Promise<Runner> {
   const peer = await page.evaluateHandle(
     async (params) => {
@@ -99,7 +94,6 @@ async function openWllama(page: Page, threads: number): Promise<Runner> {
   const nThreads = await peer.evaluate((w) => (w.isMultithread() ? w.getNumThreads() : 1));
   if (nThreads !== threads) throw new Error(`wllama runs on ${nThreads} threads instead of ${threads}`);
   return {
-    kernels: `${nThreads} threads`,
     async run(prompt) {
       const { timings } = await peer.evaluate(
         (w, { text, max_tokens }) =>
@@ -118,8 +112,11 @@ function requireWhole(who: string, nRead: number, nWritten: number): void {
   throw new Error(`${who} read ${nRead} and wrote ${nWritten} tokens, not ${nPrompt} and ${nGenerate + 1}`);
 }
 
-/** Random words of the vocabulary, others for each run, so that nothing is found in a cache. */
-function promptOf(seed: number): Prompt {
+/**
+ * A text of `nPrompt` tokens, the first of them BOS, for wllama takes no token ids: random words of the vocabulary,
+ * others for each run, so that nothing is found in a cache.
+ */
+function promptOf(seed: number): string {
   const random = new Random(seed);
   const word = (): string => Math.floor(random.uniform() * N_WORDS).toString(36);
   return Array.from({ length: nPrompt - 1 }, word).join(' ');
@@ -153,13 +150,13 @@ async function measure(path: string, isolated: boolean, threads: number) {
     console.log(run === 0 ? 'warm-up' : `run ${run} of ${nRuns}`, speeds.get(ours)!.at(-1), speeds.get(theirs)!.at(-1));
   }
   const compare = (what: keyof Speed) => {
-    const [a, b] = [ours, theirs].map((runner) =>
+    const measured = (runner: Runner): number[] =>
       speeds
         .get(runner)!
-        .slice(1)
-        .map((speed) => speed[what]),
-    );
-    return { ours: figures(a!), wllama: figures(b!), ratio: round(median(a!.map((x, i) => x / b![i]!))) };
+        .map((speed) => speed[what])
+        .slice(1);
+    const [a, b] = [measured(ours), measured(theirs)];
+    return { ours: figures(a), wllama: figures(b), ratio: round(median(a.map((x, i) => x / b[i]!))) };
   };
   const row = { isolated, threads, kernels: ours.kernels, prefill: compare('prefill'), decode: compare('decode') };
   return { row, version, libllama: await page.evaluate(() => wllama.Wllama.getLibllamaVersion()) };
