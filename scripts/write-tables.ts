@@ -48,6 +48,31 @@ interface SpeedFile {
     loadMs: number;
   }[];
 }
+interface BrowserFile {
+  readonly machine: Machine;
+  readonly browser: string;
+  readonly peer: string;
+  readonly model: string;
+  readonly nPrompt: number;
+  readonly nGenerate: number;
+  readonly nRuns: number;
+  readonly rows: readonly {
+    isolated: boolean;
+    threads: number;
+    prefill: BesideWllama;
+    decode: BesideWllama;
+  }[];
+}
+interface BesideWllama {
+  readonly ours: Spread;
+  readonly wllama: Spread;
+  readonly ratio: number;
+}
+interface Spread {
+  readonly median: number;
+  readonly min: number;
+  readonly max: number;
+}
 
 const read = <T>(name: string): T => JSON.parse(readFileSync(new URL(`docs/data/${name}.json`, ROOT), 'utf8')) as T;
 const machineOf = ({ cpu, cores, node }: Machine): string => `${cpu}, ${cores} cores, Node ${node}`;
@@ -100,12 +125,25 @@ function speed(): string {
   return `${table([head, ...cells])}\n\n${note} ${machineOf(machine)}; \`npm run bench:speed\`.`;
 }
 
+function browser(): string {
+  const { machine, browser: name, peer, model, nPrompt, nGenerate, nRuns, rows } = read<BrowserFile>('browser');
+  const spread = ({ median, min, max }: Spread): string => `${short(median)} (${short(min)}–${short(max)})`;
+  const head = ['page', 'threads', `prefill ${nPrompt}`, 'wllama', 'ratio', `decode ${nGenerate}`, 'wllama', 'ratio'];
+  const cells = rows.map(({ isolated, threads, prefill, decode }) => [
+    isolated ? 'isolated' : 'not isolated',
+    String(threads),
+    ...[prefill, decode].flatMap(({ ours, wllama, ratio }) => [spread(ours), spread(wllama), ratio.toFixed(1)]),
+  ]);
+  const note = `${model.replace(':', ' ')}, tokens a second, medians (and ranges) of ${nRuns} interleaved runs.`;
+  return `${table([head, ...cells])}\n\n${note} ${name}, ${peer}. ${machineOf(machine)}; \`npm run bench:browser\`.`;
+}
+
 function table([head, ...rows]: Cells): string {
   const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
   return [line(head!), line(head!.map(() => '---')), ...rows.map(line)].join('\n');
 }
 
-const TABLES: Readonly<Record<string, () => string>> = { tier1, sweep, speed };
+const TABLES: Readonly<Record<string, () => string>> = { tier1, sweep, speed, browser };
 /** Formatting pads the cells of a table. */
 const squeeze = (text: string): string => text.replace(/ +/g, ' ').replace(/-{3,}/g, '---');
 

@@ -117,7 +117,8 @@ class ThreadPool {
   }
 
   async #grow(nThreads: number): Promise<void> {
-    if (this.#threads.length === 0) {
+    // With one thread nothing is shared, which a page that is not isolated could not.
+    if (nThreads > 0 && this.#threads.length === 0) {
       this.#control = new Int32Array(new SharedArrayBuffer(4 * THREAD_WORDS * THREAD_COUNT_MAX));
     }
     const started: Promise<void>[] = [];

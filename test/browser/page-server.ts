@@ -1,0 +1,83 @@
+// Serves the built package and further files to pages on this machine, with the headers that make a page cross-origin
+// isolated or without them. Of what a bundler does it does one thing: it resolves the package's own `imports`, because
+// import maps do not reach into workers.
+
+import { createReadStream, readFileSync, statSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { Server, ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { extname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+
+const CONTENT_TYPES: Readonly<Record<string, string>> = {
+  '.js': 'text/javascript',
+  '.wasm': 'application/wasm',
+};
+
+const ISOLATION = {
+  'Cross-Origin-Opener-Policy': 'same-origin',
+  'Cross-Origin-Embedder-Policy': 'require-corp',
+};
+
+export interface PageServerOptions {
+  /** Whether pages may share memory between threads. */
+  readonly isolated: boolean;
+  /** Beside `/dist/`: the start of a URL's path → the file or folder that is meant, e.g. `/model.gguf`, `/wllama/`. */
+  readonly files?: Readonly<Record<string, string>>;
+  /** Beside `smallmind`: a global variable of the page → the URL of the module that it holds. */
+  readonly modules?: Readonly<Record<string, string>>;
+}
+
+export interface PageServer {
+  /** Of the empty page that holds the modules. */
+  readonly url: string;
+  close(): void;
+}
+
+export async function servePages(options: PageServerOptions): Promise<PageServer> {
+  const files = { '/dist/': join(ROOT, 'dist/'), ...options.files };
+  const page = pageOf({ smallmind: '/dist/index.js', ...options.modules });
+  const server = createServer(({ url = '/' }, response) => {
+    for (const [name, value] of Object.entries(options.isolated ? ISOLATION : {})) response.setHeader(name, value);
+    if (url === '/') response.setHeader('content-type', 'text/html').end(page);
+    else sendFile(url, files, response);
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`, close: () => closeNow(server) };
+}
+
+function pageOf(modules: Readonly<Record<string, string>>): string {
+  const lines = Object.entries(modules).map(
+    ([name, url]) => `import * as ${name} from '${url}'; globalThis.${name} = ${name};`,
+  );
+  // Else the browser asks for an icon.
+  const head = '<!doctype html><title>SmallMind</title><link rel="icon" href="data:,">';
+  return `${head}<script type="module">${lines.join('\n')}</script>`;
+}
+
+function sendFile(url: string, files: Readonly<Record<string, string>>, response: ServerResponse): void {
+  const start = Object.keys(files).find((prefix) => url.startsWith(prefix));
+  const path = start === undefined ? '' : files[start] + url.slice(start.length);
+  const stat = statSync(path, { throwIfNoEntry: false });
+  if (!stat?.isFile()) return void response.writeHead(404).end();
+  response.setHeader('content-type', CONTENT_TYPES[extname(path)] ?? 'application/octet-stream');
+  if (start === '/dist/' && extname(path) === '.js')
+    return void response.end(resolveImports(readFileSync(path, 'utf8')));
+  response.setHeader('content-length', stat.size);
+  createReadStream(path).pipe(response);
+}
+
+/** Puts files of the package in the place of names such as `#platform`. */
+function resolveImports(module: string): string {
+  const { imports } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as {
+    imports: Record<string, { default: string }>;
+  };
+  return module.replace(/(?<=\bfrom ')#\w+(?=')/g, (name) => imports[name]!.default.slice(1));
+}
+
+function closeNow(server: Server): void {
+  server.close();
+  server.closeAllConnections();
+}
