@@ -45,7 +45,7 @@ export interface Diagnosis {
     readonly memory64: boolean;
   };
   /** What the relaxed dot product was found to compute: exact with 8-bit or 7-bit operands, or unfit (`i16`). */
-  readonly dot: 'u8' | 'i7' | 'i16';
+  readonly dot: 'u8' | 'i7' | 'i7p' | 'i16';
   readonly nPhysicalCore: number;
   readonly nLogicalCore: number;
   /** Of the machine; absent where that is not told. */

@@ -30,6 +30,7 @@ export function defineDoctor(command: Command, { signal, version }: CommandConte
 const DOT_MODES = {
   u8: 'dot product exact with 8-bit operands',
   i7: 'dot product exact with 7-bit operands',
+  i7p: 'dot product exact with 7-bit operands, fastest in pairs',
   i16: 'dot product not used',
 } as const;
 

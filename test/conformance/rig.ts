@@ -29,8 +29,8 @@ export const VARIANTS: readonly KernelVariant[] = [
 
 function relaxedDots(): KernelVariant['dot'][] {
   const best = probeRelaxedDot();
-  if (best === 'u8') return ['u8', 'i7', 'i16'];
-  if (best === 'i7') return ['i7', 'i16'];
+  if (best === 'u8') return ['u8', 'i7', 'i7p', 'i16'];
+  if (best !== 'i16') return ['i7', 'i7p', 'i16'];
   return wasmFeatures().relaxedSimd ? ['i16'] : [];
 }
 

@@ -13,8 +13,15 @@ let relaxedDot: DotMode | undefined;
 
 /** What the relaxed dot product computes here: `i16` when it is missing or unfit. */
 export function probeRelaxedDot(): DotMode {
-  relaxedDot ??= !wasmFeatures().relaxedSimd ? 'i16' : isExact(255) ? 'u8' : isExact(127) ? 'i7' : 'i16';
+  relaxedDot ??= wasmFeatures().relaxedSimd ? probe() : 'i16';
   return relaxedDot;
+}
+
+function probe(): DotMode {
+  if (isExact(255)) return 'u8';
+  if (!isExact(127)) return 'i16';
+  // What saturates in between is several instructions (pmaddubsw, pmaddwd, paddd), of which the first is had alone.
+  return relaxedDotOf(127, 255, 127) === 2 * 32767 + 5 ? 'i7p' : 'i7';
 }
 
 /**

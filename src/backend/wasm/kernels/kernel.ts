@@ -16,10 +16,10 @@ export type KernelSet = 'relaxed' | 'simd' | 'strict';
 export interface KernelVariant {
   readonly set: KernelSet;
   /**
-   * Integer dot products: `u8` and `i7` use the relaxed instruction with an unsigned operand of 8 or 7 bits, as the
+   * Integer dot products: `u8`, `i7` and `i7p` use relaxed instructions with an unsigned operand of 8 or 7 bits, as the
    * probe found it to work; `i16` multiplies in 16 bits, exactly, everywhere.
    */
-  readonly dot: 'u8' | 'i7' | 'i16';
+  readonly dot: 'u8' | 'i7' | 'i7p' | 'i16';
   /** f32 multiply-add in one relaxed instruction (fused on most machines). */
   readonly fma: boolean;
 }
@@ -159,9 +159,9 @@ export class KernelBody {
   }
 
   /**
-   * Emits `body` for runs [from, to) of `total` items, each of which goes to one thread: first this thread's own share,
-   * `grain` items at a time, then what others have not begun of theirs, so that a thread that the machine holds up holds
-   * up the rest for one run at most. Who does an item must not matter to its result.
+   * Emits `body` for runs [from, to) of `total` items, each of which goes to one thread: first this thread's own
+   * share, `grain` items at a time, then what others have not begun of theirs, so that a thread that the machine holds
+   * up holds up the rest for one run at most. Who does an item must not matter to its result.
    */
   eachRun(total: Expr<'i32'>, grain: Expr<'i32'>, body: (from: Local<'i32'>, to: Local<'i32'>) => void): void {
     const { f, thread, nThreads } = this;

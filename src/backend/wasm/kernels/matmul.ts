@@ -14,6 +14,7 @@ import { f32x4, i16x8, i32, i32x4, i8x16, ptr, v128 } from '../emit/operations.t
 import type { QuantizedFormat } from '../../../quant/block.ts';
 import { QUANTIZED_FORMATS } from '../../../quant/codecs.ts';
 import { multiplyAdd } from './floats.ts';
+import { pairSums, quadSums, termsIn16Bits, turnProducts } from './integer-sums.ts';
 import { addressAt } from './kernel.ts';
 import type { Kernel, KernelBody, KernelVariant } from './kernel.ts';
 import {
@@ -28,28 +29,39 @@ import {
   offsetOf,
   quantizedFormatOf,
 } from './weights.ts';
+import type { UseColumn } from './weights.ts';
 
-/** Accumulators of a tile: [row of x][rows 0..3 and 4..7 of the group]. */
+/** Accumulators of a group in a tile: [row of x][rows 0..3 and 4..7 of the group]. */
 type Accumulators = readonly (readonly [Local<'v128'>, Local<'v128'>])[];
+
+/** A group of eight rows of W, and what a tile adds up of it. */
+interface TileGroup {
+  /** Address of the group's first block; may be moved. */
+  readonly w: Local<'ptr'>;
+  readonly accumulators: Accumulators;
+}
 
 /**
  * Emits the accumulation of one tile.
- * @param w  address of the group's first block; may be moved
  * @param x  addresses of the tile's rows of x; may be moved
  */
-type Tile = (w: Local<'ptr'>, x: readonly Local<'ptr'>[], accumulators: Accumulators, nBlocks: Local<'i32'>) => void;
+type Tile = (groups: readonly TileGroup[], x: readonly Local<'ptr'>[], nBlocks: Local<'i32'>) => void;
 
 interface MatmulSource {
   /** Rows of x in a tile, widest first; the last is 1, which finishes any number of rows. */
   readonly tileRows: readonly number[];
+  /** Groups that a tile of one row takes at once: what hides the latency of its few accumulators. */
+  readonly groupsOfOne: number;
   /** Prepares constants in the function; the tile may then be emitted for any number of rows. */
   prepare(f: FunctionBuilder): Tile;
+  /** From how many rows of x on a group is expanded to f32 columns, which tiles of F32 then read. */
+  readonly expansionRows: number;
 }
 
 /** Into so many runs, at most, a thread's share of the groups is divided. */
 const RUNS_OF_SHARE = 16;
 
-function buildMatmul(k: KernelBody, { tileRows, prepare }: MatmulSource): void {
+function buildMatmul(k: KernelBody, dtype: DType, source: MatmulSource): void {
   const { f } = k;
   const out = k.out();
   const x = k.input(0, 'x');
@@ -57,6 +69,7 @@ function buildMatmul(k: KernelBody, { tileRows, prepare }: MatmulSource): void {
   const rows = k.rows();
   const nOut = k.param('nOut');
   const nBlocks = k.param('nBlocks');
+  const nIn = k.param('nIn');
   const groupBytes = f.let('groupBytes', ptr.fromI32(k.param('groupBytes')));
   const xRowBytes = f.let('xRowBytes', ptr.fromI32(k.param('xRowBytes')));
   const nAddends = k.param('nAddends');
@@ -66,35 +79,85 @@ function buildMatmul(k: KernelBody, { tileRows, prepare }: MatmulSource): void {
       rowBytes: f.let('addendRowBytes', ptr.fromI32(k.param(`addendBytes${i}`))),
     };
   });
-  const tile = prepare(f);
   const group = f.local('i32', 'group');
   const row = f.local('i32', 'row');
-  const w = f.local('ptr', 'w');
-  const px = f.localArray('ptr', 'px', tileRows[0]!);
-  const accumulators = Array.from({ length: tileRows[0]! }, (_, c) => {
-    return [f.local('v128', `low${c}`), f.local('v128', `high${c}`)] as const;
-  });
 
-  const emitTile = (n: number): void => {
-    w.set(addressAt(weights, group, groupBytes));
-    px.slice(0, n).forEach((p, c) => p.set(addressAt(x, i32.add(row, c), xRowBytes)));
-    for (const acc of accumulators.slice(0, n).flat()) acc.set(v128.zero());
-    tile(w, px.slice(0, n), accumulators.slice(0, n), nBlocks);
-    addends.forEach((addend, i) => {
-      f.if(i32.gt_s(nAddends, i), () => {
-        for (let c = 0; c < n; c++) addGroup(k, addend, nOut, group, i32.add(row, c), accumulators[c]!);
+  /** A tile of `nGroups` groups from `group` on, for `n` rows from `row` on. */
+  const emitTile = (tile: Tile, n: number, nGroups: number, start: Expr<'ptr'>, n32: Local<'i32'>): void => {
+    const base = f.let('tileStart', start);
+    const groups = Array.from({ length: nGroups }, (_, g) => ({
+      w: f.let('w', ptr.add(base, ptr.mul(groupBytes, g))),
+      accumulators: Array.from({ length: n }, (__, c) => {
+        return [f.let(`low${c}`, v128.zero()), f.let(`high${c}`, v128.zero())] as const;
+      }),
+    }));
+    const px = Array.from({ length: n }, (_, c) => f.let('px', addressAt(x, i32.add(row, c), xRowBytes)));
+    tile(groups, px, n32);
+    groups.forEach(({ accumulators }, g) => {
+      const index = i32.add(group, g);
+      addends.forEach((addend, i) => {
+        f.if(i32.gt_s(nAddends, i), () => {
+          for (let c = 0; c < n; c++) addGroup(k, addend, nOut, index, i32.add(row, c), accumulators[c]!);
+        });
       });
+      for (let c = 0; c < n; c++) storeGroup(k, out, nOut, index, i32.add(row, c), accumulators[c]!);
     });
-    for (let c = 0; c < n; c++) storeGroup(k, out, nOut, group, i32.add(row, c), accumulators[c]!);
-    row.set(i32.add(row, n));
+  };
+  /** All rows of x with the group at `start`. */
+  const eachTile = (tile: Tile, tileRows: readonly number[], start: Expr<'ptr'>, n32: Local<'i32'>): void => {
+    row.set(0);
+    for (const n of tileRows) {
+      f.while(i32.le_s(i32.add(row, n), rows), () => {
+        emitTile(tile, n, 1, start, n32);
+        row.set(i32.add(row, n));
+      });
+    }
+  };
+
+  const tile = source.prepare(f);
+  const groupStart = addressAt(weights, group, groupBytes);
+  const { groupsOfOne } = source;
+  const direct = (from: Expr<'i32'>, to: Local<'i32'>): void => {
+    group.set(from);
+    if (groupsOfOne > 1) {
+      f.if(i32.eq(rows, 1), () => {
+        row.set(0);
+        f.while(i32.le_s(i32.add(group, groupsOfOne), to), () => {
+          emitTile(tile, 1, groupsOfOne, groupStart, nBlocks);
+          group.set(i32.add(group, groupsOfOne));
+        });
+      });
+    }
+    f.for(group, { from: group, to }, () => eachTile(tile, source.tileRows, groupStart, nBlocks));
+  };
+  const expanded = (from: Expr<'i32'>, to: Local<'i32'>): void => {
+    const plain = floatSource('F32', k.variant);
+    const plainTile = plain.prepare(f);
+    const unpack = blockUnpacker(f, dtype, k.variant);
+    const scratch = k.scratch();
+    const w = f.local('ptr', 'packed');
+    const target = f.local('ptr', 'target');
+    const store: UseColumn = (column, ...halves) => {
+      halves.forEach((half, h) => v128.store(target, half, COLUMN_BYTES * column + 16 * h));
+    };
+    f.for(group, { from, to }, () => {
+      w.set(groupStart);
+      target.set(scratch);
+      unpack(w, nBlocks, store, (n) => target.set(ptr.add(target, COLUMN_BYTES * n)));
+      eachTile(plainTile, plain.tileRows, scratch, nIn);
+    });
   };
   const nGroups = f.let('nGroups', i32.shr_u(i32.add(nOut, 7), 3));
   const grain = i32.add(i32.div_u(nGroups, i32.mul(k.nThreads, RUNS_OF_SHARE)), 1);
   k.eachRun(nGroups, grain, (from, to) => {
-    f.for(group, { from, to }, () => {
-      row.set(0);
-      for (const n of tileRows) f.while(i32.le_s(i32.add(row, n), rows), () => emitTile(n));
-    });
+    const { expansionRows } = source;
+    if (expansionRows === Infinity) return direct(from, to);
+    if (expansionRows === 0) return expanded(from, to);
+    f.if(
+      i32.ge_s(rows, expansionRows),
+      () => expanded(from, to),
+      () => direct(from, to),
+    );
   });
 }
 
@@ -161,15 +224,14 @@ function floatSource(dtype: FloatDType, variant: KernelVariant): MatmulSource {
     const load = floatColumn(f, dtype);
     const add = columnProducts(f, variant);
     const left = f.local('i32', 'left');
-    return (w, x, accumulators, nColumns) => {
+    return (groups, x, nColumns) => {
       left.set(nColumns);
       for (const n of [4, 1]) {
         f.while(i32.ge_s(left, n), () => {
           for (let k = 0; k < n; k++) {
-            const [low, high] = load(w);
-            add(x, 4 * k, low, high, accumulators);
-            w.set(ptr.add(w, columnBytes));
+            add(groups, x, 4 * k, ({ w }) => load(w, columnBytes * k));
           }
+          for (const { w } of groups) w.set(ptr.add(w, columnBytes * n));
           for (const p of x) p.set(ptr.add(p, 4 * n));
           left.set(i32.sub(left, n));
         });
@@ -177,28 +239,69 @@ function floatSource(dtype: FloatDType, variant: KernelVariant): MatmulSource {
     };
   };
   // Six rows hide the latency of the multiply-add; what has to be unpacked needs the registers itself.
-  return { tileRows: dtype === 'F32' ? [6, 4, 1] : [4, 1], prepare };
+  if (dtype === 'F32') return { tileRows: [6, 4, 1], groupsOfOne: 4, expansionRows: Infinity, prepare };
+  return { tileRows: [4, 1], groupsOfOne: 4, expansionRows: 8, prepare };
 }
 
-/** Emits accumulator += column · x for every row of a tile. */
+/** Of a column of eight rows in f32. */
+const COLUMN_BYTES = 32;
+
+/**
+ * Emits exact f32 values of `nBlocks` blocks of a group at `w`, which moves along. Columns are counted anew after each
+ * call of `advance`, which says how many they were.
+ */
+type UnpackBlocks = (
+  w: Local<'ptr'>,
+  nBlocks: Expr<'i32'>,
+  use: UseColumn,
+  advance: (nColumns: number) => void,
+) => void;
+
+function blockUnpacker(f: FunctionBuilder, dtype: DType, variant: KernelVariant): UnpackBlocks {
+  const format = quantizedFormatOf(dtype);
+  if (format) {
+    const reader = new BlockReader(f, format, variant);
+    return (w, nBlocks, use, advance) => {
+      each32(f, reader, w, nBlocks, () => {
+        dequantizedColumns(f, reader, variant, w, use);
+        advance(32);
+      });
+    };
+  }
+  const load = floatColumn(f, dtype as FloatDType);
+  return (w, nBlocks, use, advance) => {
+    const left = f.let('left', nBlocks);
+    f.while(i32.gt_s(left, 0), () => {
+      use(0, ...load(w, 0));
+      advance(1);
+      w.set(ptr.add(w, groupBlockBytes(dtype)));
+      left.set(i32.sub(left, 1));
+    });
+  };
+}
+
+/** Emits accumulator += column · x for every group and row of a tile. */
 function columnProducts(f: FunctionBuilder, variant: KernelVariant) {
   const [low, high] = [f.local('v128', 'weightLow'), f.local('v128', 'weightHigh')];
   const splat = f.local('v128', 'xSplat');
   return (
+    groups: readonly TileGroup[],
     x: readonly Local<'ptr'>[],
     offset: number,
-    lowValue: Expr<'v128'>,
-    highValue: Expr<'v128'>,
-    accumulators: Accumulators,
+    columnOf: (group: TileGroup) => readonly [Expr<'v128'>, Expr<'v128'>],
   ): void => {
-    low.set(lowValue);
-    high.set(highValue);
-    x.forEach((p, c) => {
-      const [accLow, accHigh] = accumulators[c]!;
-      splat.set(v128.load32_splat(p, offset));
-      accLow.set(multiplyAdd(variant, low, splat, accLow));
-      accHigh.set(multiplyAdd(variant, high, splat, accHigh));
-    });
+    const [first, ...others] = x as [Local<'ptr'>, ...Local<'ptr'>[]];
+    splat.set(v128.load32_splat(first, offset));
+    for (const group of groups) {
+      const [lowValue, highValue] = columnOf(group);
+      low.set(lowValue);
+      high.set(highValue);
+      group.accumulators.forEach(([accLow, accHigh], c) => {
+        if (c > 0) splat.set(v128.load32_splat(others[c - 1]!, offset));
+        accLow.set(multiplyAdd(variant, low, splat, accLow));
+        accHigh.set(multiplyAdd(variant, high, splat, accHigh));
+      });
+    }
   };
 }
 
@@ -226,20 +329,11 @@ function each32(
   });
 }
 
-/** x in f32, quantised weights: exact values, a column at a time. */
-function dequantizingSource(format: QuantizedFormat, variant: KernelVariant): MatmulSource {
-  const prepare = (f: FunctionBuilder): Tile => {
-    const reader = new BlockReader(f, format, variant);
-    const add = columnProducts(f, variant);
-    return (w, x, accumulators, nBlocks) => {
-      each32(f, reader, w, nBlocks, () => {
-        dequantizedColumns(f, reader, variant, w, (k, low, high) => add(x, 4 * k, low, high, accumulators));
-        for (const p of x) p.set(ptr.add(p, 128));
-      });
-    };
-  };
-  return { tileRows: [4, 1], prepare };
-}
+/** x in f32, quantised weights: their exact values. */
+const dequantizingSource = (variant: KernelVariant): MatmulSource => ({
+  ...floatSource('F32', variant),
+  expansionRows: 0,
+});
 
 /** x in 8 bits: integer dot products of a part, then one multiply-add with the product of the scales. */
 function integerSource(format: QuantizedFormat, variant: KernelVariant): MatmulSource {
@@ -248,27 +342,29 @@ function integerSource(format: QuantizedFormat, variant: KernelVariant): MatmulS
   const offset = offsetOf(format, variant);
   const prepare = (f: FunctionBuilder): Tile => {
     const reader = new BlockReader(f, format, variant);
-    const dotsOf = isQuads ? quadDots : pairDots;
     const [scale, sum, scaledSum] = ['xScale', 'xSum', 'xScaledSum'].map((name) => f.local('v128', name)) as [
       Local<'v128'>,
       Local<'v128'>,
       Local<'v128'>,
     ];
-    return (w, x, accumulators, nBlocks) => {
+    return ([group], x, nBlocks) => {
+      const { w, accumulators } = group!;
       const nParts = reader.parts.length;
-      const dots = dotsOf(f, x.length, nParts);
+      const sums = isQuads
+        ? quadSums(f, x.length, nParts, termsIn16Bits(format, variant))
+        : pairSums(f, x.length, nParts);
+      const addTurn = turnProducts(f, sums, x);
       each32(f, reader, w, nBlocks, () => {
-        dots.begin();
-        const add: Parameters<BlockReader['steps']>[1] = (turn, low, high) => dots.add(turn, low, high, x);
-        if (isQuads) reader.steps(w, add);
-        else reader.words(w, add);
+        sums.clear();
+        if (isQuads) reader.steps(w, addTurn);
+        else reader.words(w, addTurn);
         x.forEach((p, c) => {
           scale.set(v128.load32_splat(p, 0));
           reader.parts.forEach((part, i) => {
             if (offset !== 0 || part.minimum) sum.set(activationSum(p, nParts, i));
             if (part.minimum) scaledSum.set(f32x4.mul(f32x4.convert_i32x4_s(sum), scale));
             accumulators[c]!.forEach((acc, h) => {
-              const dot = dots.end(c, i, h);
+              const dot = sums.total(c, i, h);
               const centred = offset === 0 ? dot : i32x4.sub(dot, i32x4.shl(sum, 31 - Math.clz32(offset)));
               const value = f32x4.convert_i32x4_s(centred);
               acc.set(multiplyAdd(variant, value, f32x4.mul(part.scale[h]!, scale), acc));
@@ -280,7 +376,7 @@ function integerSource(format: QuantizedFormat, variant: KernelVariant): MatmulS
       });
     };
   };
-  return { tileRows: [4, 1], prepare };
+  return { tileRows: [4, 1], groupsOfOne: 1, expansionRows: Infinity, prepare };
 }
 
 /** Sum of the activations that part `i` of a block meets, in every lane. The block keeps those of its two halves. */
@@ -288,85 +384,6 @@ function activationSum(x: Expr<'ptr'>, nParts: number, i: number): Expr<'v128'> 
   const sums = v128.load32_splat(x, 4);
   if (nParts === 1) return i32x4.dot_i16x8_s(sums, i16x8.const(1, 1, 1, 1, 1, 1, 1, 1));
   return i === 0 ? i32x4.shr_s(i32x4.shl(sums, 16), 16) : i32x4.shr_s(sums, 16);
-}
-
-/** The dot products of 32 columns in one or two parts, for every row of x in a tile. */
-interface Dots {
-  begin(): void;
-  /** What BlockReader.steps, or .words, gives. */
-  add(turn: number, low: Expr<'v128'>, high: Expr<'v128'>, x: readonly Local<'ptr'>[]): void;
-  /** i32 sums of part `i` and half `h` of the rows with row `c` of x. */
-  end(c: number, i: number, h: number): Expr<'v128'>;
-}
-
-/** Two chains a sum for a single row of x, to hide the latency. The second of two parts has the later half of turns. */
-class Sums {
-  readonly #sums: readonly (readonly (readonly Local<'v128'>[])[])[][];
-  readonly #nParts: number;
-  readonly #nTurns: number;
-
-  /** @param nTurns  in which the 32 columns come */
-  constructor(f: FunctionBuilder, nRows: number, nParts: number, nTurns: number) {
-    const nChains = nRows === 1 ? 2 / nParts : 1;
-    this.#nParts = nParts;
-    this.#nTurns = nTurns;
-    this.#sums = Array.from({ length: nRows }, (_, c) =>
-      Array.from({ length: nParts }, (__, i) => [0, 1].map((h) => f.localArray('v128', `dot${c}${i}${h}`, nChains))),
-    );
-  }
-
-  clear(): void {
-    for (const sum of this.#sums.flat(3)) sum.set(v128.zero());
-  }
-
-  /** The chain that a turn goes to. */
-  at(c: number, turn: number, h: number): Local<'v128'> {
-    const part = Math.floor((turn * this.#nParts) / this.#nTurns);
-    const chains = this.#sums[c]![part]![h]!;
-    return chains[turn % chains.length]!;
-  }
-
-  total(c: number, i: number, h: number): Expr<'v128'> {
-    const [first, ...others] = this.#sums[c]![i]![h]! as [Local<'v128'>, ...Local<'v128'>[]];
-    return others.reduce<Expr<'v128'>>((a, b) => i32x4.add(a, b), first);
-  }
-}
-
-/** One relaxed instruction a vector, of four columns. */
-function quadDots(f: FunctionBuilder, nRows: number, nParts: number): Dots {
-  return newDots(f, new Sums(f, nRows, nParts, 8), (x, w, sum) => {
-    return i32x4.relaxed_dot_i8x16_i7x16_add_s(x, w, sum);
-  });
-}
-
-/** Products of 16-bit integers, of two columns, added in pairs: exact with standard instructions. */
-function pairDots(f: FunctionBuilder, nRows: number, nParts: number): Dots {
-  return newDots(f, new Sums(f, nRows, nParts, 16), (x, w, sum) => i32x4.add(sum, i32x4.dot_i16x8_s(x, w)));
-}
-
-/** Four bytes of x are one turn, as four columns of 8 bits or two of 16. */
-function newDots(
-  f: FunctionBuilder,
-  sums: Sums,
-  multiply: (x: Expr<'v128'>, w: Expr<'v128'>, sum: Expr<'v128'>) => Expr<'v128'>,
-): Dots {
-  const splat = f.local('v128', 'xSplat');
-  const weights = [f.local('v128', 'wLow'), f.local('v128', 'wHigh')] as const;
-  return {
-    begin: () => sums.clear(),
-    add(turn, low, high, x) {
-      weights[0].set(low);
-      weights[1].set(high);
-      x.forEach((p, c) => {
-        splat.set(v128.load32_splat(p, 8 + 4 * turn));
-        weights.forEach((w, h) => {
-          const sum = sums.at(c, turn, h);
-          sum.set(multiply(splat, w, sum));
-        });
-      });
-    },
-    end: (c, i, h) => sums.total(c, i, h),
-  };
 }
 
 function matmulValues({ out, inputs }: Instruction, dtype: DType): Record<string, number> {
@@ -382,6 +399,7 @@ function matmulValues({ out, inputs }: Instruction, dtype: DType): Record<string
     addendBytes0: addendBytes(addends[0]),
     addendBytes1: addendBytes(addends[1]),
     nOut: columnsOf(out.tensor),
+    nIn,
     nBlocks,
     groupBytes: nBlocks * groupBlockBytes(dtype),
     xRowBytes: (nIn / 32) * xBlockBytes,
@@ -393,6 +411,7 @@ const matmulKernel = (x: TensorDType, dtype: DType, source: (variant: KernelVari
   dtypes: [x, dtype],
   params: {
     nOut: 'i32',
+    nIn: 'i32',
     nBlocks: 'i32',
     groupBytes: 'i32',
     xRowBytes: 'i32',
@@ -401,7 +420,9 @@ const matmulKernel = (x: TensorDType, dtype: DType, source: (variant: KernelVari
     addendBytes1: 'i32',
   },
   values: (instruction) => matmulValues(instruction, dtype),
-  build: (k) => buildMatmul(k, source(k.variant)),
+  // Room to expand a group.
+  scratchBytes: ({ inputs }) => (x === 'F32' && dtype !== 'F32' ? COLUMN_BYTES * columnsOf(inputs[1]!.tensor) : 0),
+  build: (k) => buildMatmul(k, dtype, source(k.variant)),
 });
 
 /** Rows of a packed table by id: all eight rows of a group are unpacked, the wanted lane is stored. */
@@ -427,13 +448,12 @@ const embedKernel = (dtype: DType): Kernel => ({
     const target = f.local('ptr', 'target');
     const lane = f.local('v128', 'lane');
     const value = f.local('v128', 'value');
-    const format = quantizedFormatOf(dtype);
     const store = (column: number, low: Expr<'v128'>, high: Expr<'v128'>): void => {
       value.set(low);
       f.if(i32.and(id, 4), () => value.set(high));
       v128.store32_lane(target, i8x16.swizzle(value, lane), 0, 4 * column);
     };
-    const unpack = format ? unpackBlock(f, format, k.variant) : unpackColumn(f, dtype as FloatDType);
+    const unpack = blockUnpacker(f, dtype, k.variant);
     f.for(item, { from, to }, () => {
       id.set(i32.load(addressAt(ids, i32.div_u(item, nBlocks), 4)));
       const groupStart = addressAt(weights, i32.shr_u(id, 3), groupBytes);
@@ -442,29 +462,10 @@ const embedKernel = (dtype: DType): Kernel => ({
       // Swizzle indices that bring row (id mod 4) of a vector to lane 0.
       const firstByte = i32.mul(i32.and(id, 3), 0x04040404);
       lane.set(i32x4.splat(i32.add(firstByte, 0x03020100)));
-      unpack(w, target, store);
+      unpack(w, i32.const(1), store, (n) => target.set(ptr.add(target, 4 * n)));
     });
   },
 });
-
-type StoreColumn = (column: number, low: Expr<'v128'>, high: Expr<'v128'>) => void;
-/** Emits the columns of the block at `w`; `target` moves along, so that columns are counted from it. */
-type UnpackBlock = (w: Local<'ptr'>, target: Local<'ptr'>, store: StoreColumn) => void;
-
-function unpackColumn(f: FunctionBuilder, dtype: FloatDType): UnpackBlock {
-  const load = floatColumn(f, dtype);
-  return (w, _, store) => store(0, ...load(w));
-}
-
-function unpackBlock(f: FunctionBuilder, format: QuantizedFormat, variant: KernelVariant): UnpackBlock {
-  const reader = new BlockReader(f, format, variant);
-  return (w, target, store) => {
-    each32(f, reader, w, i32.const(1), () => {
-      dequantizedColumns(f, reader, variant, w, store);
-      target.set(ptr.add(target, 128));
-    });
-  };
-}
 
 type FloatDType = (typeof FLOAT_DTYPES)[number];
 
@@ -474,7 +475,7 @@ const PACKED_DTYPES: readonly DType[] = [...FLOAT_DTYPES, ...QUANTIZED_FORMATS.m
 export const MATMUL_KERNELS: readonly Kernel[] = [
   ...FLOAT_DTYPES.map((dtype) => matmulKernel('F32', dtype, (variant) => floatSource(dtype, variant))),
   ...QUANTIZED_FORMATS.flatMap((format) => [
-    matmulKernel('F32', format.dtype, (variant) => dequantizingSource(format, variant)),
+    matmulKernel('F32', format.dtype, dequantizingSource),
     matmulKernel('Q8A', format.dtype, (variant) => integerSource(format, variant)),
   ]),
   ...PACKED_DTYPES.map(embedKernel),

@@ -75,7 +75,7 @@ export const isBiased = (variant: KernelVariant): boolean => variant.dot === 'u8
 
 /** The relaxed dot product where its unsigned operand holds the quants. */
 export function interleavingOf(format: QuantizedFormat, { dot }: KernelVariant): Interleaving {
-  return dot === 'u8' || (dot === 'i7' && !isSigned(format)) ? 'quads' : 'pairs';
+  return dot === 'u8' || (dot !== 'i16' && !isSigned(format)) ? 'quads' : 'pairs';
 }
 
 /** What must be subtracted from the bytes that `BlockReader.steps` gives. */
@@ -237,14 +237,15 @@ function setProducts(target: Halves, integers: Local<'v128'>, factor: Halves): v
 /** Receives column `k` of a block: the weights of rows 0..3 and of rows 4..7, as exact f32 values. */
 export type UseColumn = (k: number, low: Vector, high: Vector) => void;
 
-/** Two vectors of f32 at `w` for a weight that is a float itself. */
+/** Two vectors of f32 for weights that are floats themselves. */
 export function floatColumn(f: FunctionBuilder, dtype: (typeof FLOAT_DTYPES)[number]) {
-  if (dtype === 'F32') return (w: Expr<'ptr'>) => [v128.load(w, 0), v128.load(w, 16)] as const;
-  if (dtype === 'BF16') {
-    return (w: Expr<'ptr'>) => [i32x4.shl(v128.load16x4_u(w, 0), 16), i32x4.shl(v128.load16x4_u(w, 8), 16)] as const;
-  }
-  const half = new HalfToFloat(f);
-  return (w: Expr<'ptr'>) => [half.convert(v128.load16x4_s(w, 0)), half.convert(v128.load16x4_s(w, 8))] as const;
+  const half = dtype === 'F16' ? new HalfToFloat(f) : undefined;
+  const load = (w: Expr<'ptr'>, offset: number): Vector => {
+    if (half) return half.convert(v128.load16x4_s(w, offset));
+    return dtype === 'F32' ? v128.load(w, offset) : i32x4.shl(v128.load16x4_u(w, offset), 16);
+  };
+  const bytes = dtype === 'F32' ? 16 : 8;
+  return (w: Expr<'ptr'>, offset: number) => [load(w, offset), load(w, offset + bytes)] as const;
 }
 
 /** The columns of 32 as exact f32 values, as ggml's dequantisation computes them. `reader.scales` goes before. */

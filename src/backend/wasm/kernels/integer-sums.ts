@@ -1,0 +1,132 @@
+// Integer dot products of 32 columns: eight rows of weights with the rows of x in a tile, as sums in registers. Which
+// instructions do it best depends on the engine (KernelVariant.dot); the sums are the same.
+
+import type { QuantizedFormat } from '../../../quant/block.ts';
+import type { Expr, Local } from '../emit/expression.ts';
+import type { FunctionBuilder } from '../emit/function-builder.ts';
+import { i16x8, i32x4, v128 } from '../emit/operations.ts';
+import type { KernelVariant } from './kernel.ts';
+
+/** Collects products. The second of two parts has the later half of the turns. */
+interface Sums {
+  clear(): void;
+  add(c: number, turn: number, h: number, x: Expr<'v128'>, w: Expr<'v128'>): void;
+  /** i32x4, of part `i`. */
+  total(c: number, i: number, h: number): Expr<'v128'>;
+}
+
+/** Locals [row of x][part][half of the group][chain]. */
+function sumLocals(f: FunctionBuilder, name: string, nRows: number, nParts: number, nChains: number) {
+  return Array.from({ length: nRows }, (_, c) =>
+    Array.from({ length: nParts }, (__, i) => [0, 1].map((h) => f.localArray('v128', `${name}${c}${i}${h}`, nChains))),
+  );
+}
+
+/** Sums of 32 bits. Two chains each for a single row of x, to hide the latency. */
+class WideSums implements Sums {
+  readonly #sums: readonly (readonly (readonly Local<'v128'>[])[])[][];
+  readonly #turnsOfPart: number;
+  readonly #multiplyAdd: (x: Expr<'v128'>, w: Expr<'v128'>, sum: Expr<'v128'>) => Expr<'v128'>;
+
+  /** @param nTurns  in which the 32 columns come */
+  constructor(
+    f: FunctionBuilder,
+    nRows: number,
+    nParts: number,
+    nTurns: number,
+    multiplyAddOf: (x: Expr<'v128'>, w: Expr<'v128'>, sum: Expr<'v128'>) => Expr<'v128'>,
+  ) {
+    this.#sums = sumLocals(f, 'dot', nRows, nParts, nRows === 1 ? 2 / nParts : 1);
+    this.#turnsOfPart = nTurns / nParts;
+    this.#multiplyAdd = multiplyAddOf;
+  }
+
+  clear(): void {
+    for (const sum of this.#sums.flat(3)) sum.set(v128.zero());
+  }
+
+  add(c: number, turn: number, h: number, x: Expr<'v128'>, w: Expr<'v128'>): void {
+    const chains = this.#sums[c]![Math.floor(turn / this.#turnsOfPart)]![h]!;
+    const sum = chains[turn % chains.length]!;
+    sum.set(this.#multiplyAdd(x, w, sum));
+  }
+
+  total(c: number, i: number, h: number): Expr<'v128'> {
+    const [first, ...others] = this.#sums[c]![i]![h]! as [Local<'v128'>, ...Local<'v128'>[]];
+    return others.reduce<Expr<'v128'>>((a, b) => i32x4.add(a, b), first);
+  }
+}
+
+/** Sums of products of pairs in 16 bits, which hold `nTerms` of them and are then added up in 32. */
+class NarrowSums implements Sums {
+  readonly #narrow: readonly (readonly (readonly Local<'v128'>[])[])[][];
+  /** Where sums are added up that have more terms. */
+  readonly #wide = new Map<Local<'v128'>, Local<'v128'>>();
+  readonly #turnsOfPart: number;
+  readonly #nTerms: number;
+  /** Terms that each has so far, counted as code is emitted. */
+  readonly #counts = new Map<Local<'v128'>, number>();
+
+  constructor(f: FunctionBuilder, nRows: number, nParts: number, nTerms: number) {
+    this.#turnsOfPart = 8 / nParts;
+    this.#nTerms = nTerms;
+    this.#narrow = sumLocals(f, 'pairs', nRows, nParts, 1);
+    if (nTerms >= this.#turnsOfPart) return;
+    for (const narrow of this.#narrow.flat(3)) this.#wide.set(narrow, f.local('v128', 'dot'));
+  }
+
+  clear(): void {
+    this.#counts.clear();
+  }
+
+  add(c: number, turn: number, h: number, x: Expr<'v128'>, w: Expr<'v128'>): void {
+    const narrow = this.#narrow[c]![Math.floor(turn / this.#turnsOfPart)]![h]![0]!;
+    const count = this.#counts.get(narrow) ?? 0;
+    const product = i16x8.relaxed_dot_i8x16_i7x16_s(x, w);
+    if (count > 0 && count % this.#nTerms === 0) this.#wide.get(narrow)!.set(this.#sumOf(narrow));
+    narrow.set(count % this.#nTerms === 0 ? product : i16x8.add(narrow, product));
+    this.#counts.set(narrow, count + 1);
+  }
+
+  total(c: number, i: number, h: number): Expr<'v128'> {
+    return this.#sumOf(this.#narrow[c]![i]![h]![0]!);
+  }
+
+  #sumOf(narrow: Local<'v128'>): Expr<'v128'> {
+    const sum = i32x4.dot_i16x8_s(narrow, i16x8.const(1, 1, 1, 1, 1, 1, 1, 1));
+    return this.#counts.get(narrow)! <= this.#nTerms ? sum : i32x4.add(this.#wide.get(narrow)!, sum);
+  }
+}
+
+/**
+ * How many products of pairs may be added in 16 bits, where that is the fastest; 0: none are. A pair comes to 2 · 127 ·
+ * the largest quant at most.
+ */
+export function termsIn16Bits({ bits }: QuantizedFormat, { dot }: KernelVariant): number {
+  return dot === 'i7p' ? Math.floor(32767 / (2 * 127 * ((1 << bits) - 1))) : 0;
+}
+
+/** Four columns a turn: the relaxed instruction, or that for pairs and an addition in 16 bits. */
+export function quadSums(f: FunctionBuilder, nRows: number, nParts: number, nTerms: number): Sums {
+  if (nTerms > 1) return new NarrowSums(f, nRows, nParts, nTerms);
+  return new WideSums(f, nRows, nParts, 8, (x, w, sum) => i32x4.relaxed_dot_i8x16_i7x16_add_s(x, w, sum));
+}
+
+/** Two columns a turn: products of 16-bit integers, added in pairs: exact with standard instructions. */
+export function pairSums(f: FunctionBuilder, nRows: number, nParts: number): Sums {
+  return new WideSums(f, nRows, nParts, 16, (x, w, sum) => i32x4.add(sum, i32x4.dot_i16x8_s(x, w)));
+}
+
+/** Emits the products of one turn: four bytes of each row of x, four columns of 8 bits or two of 16. */
+export function turnProducts(f: FunctionBuilder, sums: Sums, x: readonly Local<'ptr'>[]) {
+  const splat = f.local('v128', 'xSplat');
+  const weights = [f.local('v128', 'wLow'), f.local('v128', 'wHigh')] as const;
+  return (turn: number, low: Expr<'v128'>, high: Expr<'v128'>): void => {
+    weights[0].set(low);
+    weights[1].set(high);
+    x.forEach((p, c) => {
+      splat.set(v128.load32_splat(p, 8 + 4 * turn));
+      weights.forEach((w, h) => sums.add(c, turn, h, splat, w));
+    });
+  };
+}
