@@ -27,6 +27,7 @@ import type {
   ResolvedLoadOptions,
 } from './options.ts';
 import { Sampler } from './sampler/sampler.ts';
+import { chooseThreads, weightBytesPerToken } from './threads.ts';
 import { createTokenizer } from './tokenizer/tokenizer.ts';
 import type { EncodeOptions, Tokenizer } from './tokenizer/tokenizer.ts';
 import { readVocabulary } from './tokenizer/vocabulary.ts';
@@ -62,9 +63,6 @@ export interface LoadHooks {
 
 /** Logits are kept for at most so many bytes of rows a step; long vocabularies get fewer rows. */
 const LOGITS_BYTES_MAX = 16 << 20;
-
-/** Thread count when none is asked for. */
-const THREAD_COUNT_DEFAULT_MAX = 8;
 
 export class LocalModel implements ModelHost {
   readonly info: ModelInfo;
@@ -293,8 +291,8 @@ export function prepareModel(gguf: Gguf, options: ResolvedLoadOptions): Prepared
   const tokenizer = createTokenizer(readVocabulary(gguf.metadata));
   requireVocabulary(gguf, definition, tokenizer);
   const limits = limitsOf(definition, options);
-  const nThreads = options.threads ?? defaultThreadCount();
   const graph = definition.buildGraph(limits);
+  const nThreads = options.threads ?? chooseThreads(weightBytesPerToken(graph)).threads;
   requireKernels(gguf, graph);
   return { definition, tokenizer, limits, graph, nThreads };
 }
@@ -309,11 +307,6 @@ function requireKernels(gguf: Gguf, graph: Graph): void {
       { tensor: name, dtype },
     );
   }
-}
-
-/** Threads that compute when none are asked for. */
-export function defaultThreadCount(): number {
-  return Math.min(platform.nPhysicalCore(), THREAD_COUNT_DEFAULT_MAX);
 }
 
 function limitsOf({ hyperParameters }: ModelDefinition, options: ResolvedLoadOptions): ProgramLimits {

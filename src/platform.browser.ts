@@ -2,7 +2,7 @@
 
 import type { ByteSource } from './base/byte-source.ts';
 import { UnsupportedError } from './base/errors.ts';
-import type { ParentPort, Platform, WorkerHandle } from './base/platform.ts';
+import type { Cores, ParentPort, Platform, WorkerHandle } from './base/platform.ts';
 
 /** The parts of a worker's global scope that are used here; lib.dom describes the page's. */
 interface WorkerScope {
@@ -49,12 +49,17 @@ function yieldToEvents(): Promise<void> {
   });
 }
 
+/** Browsers count hyper-threads. Half of them is the usual number of cores, and on phones that of fast cores. */
+function cores(): Cores {
+  const nLogical = Math.max(1, navigator.hardwareConcurrency ?? 1);
+  const nPhysical = Math.ceil(nLogical / 2);
+  return { nLogical, nPhysical, nFast: nPhysical };
+}
+
 export const platform: Platform = {
   name: 'browser',
   engine: () => navigator.userAgent,
-  // Browsers count hyper-threads; half of them is the usual number of cores.
-  nPhysicalCore: () => Math.max(1, Math.ceil((navigator.hardwareConcurrency ?? 2) / 2)),
-  nLogicalCore: () => Math.max(1, navigator.hardwareConcurrency ?? 1),
+  cores,
   canShareMemory: () => typeof SharedArrayBuffer !== 'undefined' && globalThis.crossOriginIsolated === true,
   canBlock: () => !isPage,
   memoryBytes: () => undefined,
