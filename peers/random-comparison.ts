@@ -44,8 +44,8 @@ const ROUNDING = { F32: 3e-7, F16: 2.1e-4, BF16: 1.7e-3, Q8: 5.3e-3, Q8K: 8e-3 }
  */
 const DEVIATIONS_MAX = 12;
 /**
- * How much further from exact arithmetic than llama.cpp we may be. It holds for F32, too, where both are at the rounding
- * of float32 (divergence 2.5e-13): that of the log-probabilities as they are held here is a tenth of it.
+ * How much further from exact arithmetic than llama.cpp we may be. It holds for F32, too, where both are at the
+ * rounding of float32 (divergence 2.5e-13): that of the log-probabilities as they are held here is a tenth of it.
  */
 const RATIO_MAX = 1.5;
 
