@@ -8,8 +8,8 @@ import { BOS, THREADS, smallModel } from './small-model.ts';
 
 const N_THREADS = 4;
 const N_WINDOWS = 7;
-const WINDOW_MS = 300;
-/** Of a process without a model: 0.25 ms. */
+const WINDOW_MS = 100;
+/** Of a process without a model: 0.1 ms. */
 const IDLE_MS_MAX = 2;
 const SPIN_MS_MAX = 1;
 
