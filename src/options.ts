@@ -28,7 +28,7 @@ export interface LoadOptions {
   thread?: 'worker' | 'inline';
   /**
    * Threads that compute, 1..64. Default: one for each fast core that this process may use, at most 8; fewer for a
-   * model of less than 256 KiB of weights a thread; 1 without shared memory.
+   * model of less than 2 MiB of weights a thread; 1 without shared memory.
    */
   threads?: number;
   /** Context in tokens, prompt and answer together. Default: what the model was trained for, at most 4096. */

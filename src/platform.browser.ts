@@ -6,7 +6,7 @@ import type { Cores, ParentPort, Platform, WorkerHandle } from './base/platform.
 
 /** The parts of a worker's global scope that are used here; lib.dom describes the page's. */
 interface WorkerScope {
-  postMessage(message: unknown, transfer: Transferable[]): void;
+  postMessage(message: unknown): void;
   addEventListener(type: 'message', listener: (event: MessageEvent) => void): void;
   readonly document?: unknown;
 }
@@ -23,7 +23,7 @@ async function openFile(path: string): Promise<ByteSource> {
 
 function handleOf(worker: Worker): WorkerHandle {
   return {
-    post: (message, transfer = []) => worker.postMessage(message, [...transfer]),
+    post: (message) => worker.postMessage(message),
     onMessage: (listener) => worker.addEventListener('message', (event) => listener(event.data)),
     onError(listener) {
       worker.addEventListener('error', (event) => listener(new Error(event.message || 'the worker could not start')));
@@ -71,7 +71,7 @@ export const platform: Platform = {
   parentPort(): ParentPort | undefined {
     if (isPage) return undefined;
     return {
-      post: (message, transfer = []) => scope.postMessage(message, [...transfer]),
+      post: (message) => scope.postMessage(message),
       onMessage: (listener) => scope.addEventListener('message', (event) => listener(event.data)),
     };
   },

@@ -69,7 +69,7 @@ function spawn(url: URL): WorkerHandle {
   const worker = new Worker(url, { stdout: false, stderr: false, execArgv: workerFlags() });
   worker.unref();
   return {
-    post: (message, transfer = []) => worker.postMessage(message, [...transfer]),
+    post: (message) => worker.postMessage(message),
     onMessage: (listener) => void worker.on('message', listener),
     onError(listener) {
       worker.on('error', (error) => listener(error instanceof Error ? error : new Error(String(error))));
@@ -100,7 +100,7 @@ export const platform: Platform = {
     if (!parentPort) return undefined;
     const port = parentPort;
     return {
-      post: (message, transfer = []) => port.postMessage(message, [...transfer]),
+      post: (message) => port.postMessage(message),
       onMessage: (listener) => void port.on('message', listener),
     };
   },

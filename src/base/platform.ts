@@ -5,7 +5,7 @@ import type { ByteSource } from './byte-source.ts';
 
 /** A worker as both halves offer it: structured-clone messages both ways. */
 export interface WorkerHandle {
-  post(message: unknown, transfer?: readonly ArrayBuffer[]): void;
+  post(message: unknown): void;
   onMessage(listener: (message: unknown) => void): void;
   /** The worker died, or could not start. */
   onError(listener: (error: Error) => void): void;
@@ -16,7 +16,7 @@ export interface WorkerHandle {
 
 /** The other end of a `WorkerHandle`, inside the worker. */
 export interface ParentPort {
-  post(message: unknown, transfer?: readonly ArrayBuffer[]): void;
+  post(message: unknown): void;
   onMessage(listener: (message: unknown) => void): void;
 }
 
