@@ -11,8 +11,8 @@ import { threadPool } from './backend/wasm/pool.ts';
 import { chooseVariant, probeRelaxedDot } from './backend/wasm/probe.ts';
 import { elementsMax, Graph } from './graph/tensor.ts';
 import { Random } from './base/random.ts';
-import { defaultThreadCount } from './local-model.ts';
 import { quantize } from './quant/codecs.ts';
+import { chooseThreads } from './threads.ts';
 
 /** One small product of matrices, on the kernels and on the reference. */
 export interface SelfTest {
@@ -46,6 +46,7 @@ export interface Diagnosis {
   };
   /** What the relaxed dot product was found to compute: exact with 8-bit or 7-bit operands, or unfit (`i16`). */
   readonly dot: 'u8' | 'i7' | 'i7p' | 'i16';
+  readonly nFastCore: number;
   readonly nPhysicalCore: number;
   readonly nLogicalCore: number;
   /** Of the machine; absent where that is not told. */
@@ -53,6 +54,8 @@ export interface Diagnosis {
   /** What `loadModel` uses by default; `none` where nothing can run. */
   readonly kernels: 'relaxed' | 'simd' | 'none';
   readonly threads: number;
+  /** Why so many, in words. */
+  readonly threadsReason: string;
   readonly selfTests: readonly SelfTest[];
   /** Empty when all is well. */
   readonly findings: readonly Finding[];
@@ -63,17 +66,21 @@ export interface Diagnosis {
 export async function diagnose(): Promise<Diagnosis> {
   const wasm = wasmFeatures();
   const canShare = wasm.threads && platform.canShareMemory();
-  const threads = canShare && platform.canBlock() ? defaultThreadCount() : 1;
+  const canThread = canShare && platform.canBlock();
+  const { threads, reason } = canThread ? chooseThreads() : { threads: 1, reason: 'memory cannot be shared' };
+  const { nFast, nPhysical, nLogical } = platform.cores();
   const selfTests = await runSelfTests(threads);
   const facts = {
     engine: platform.engine(),
     features: { ...wasm, sharedMemory: canShare },
     dot: probeRelaxedDot(),
-    nPhysicalCore: platform.nPhysicalCore(),
-    nLogicalCore: platform.nLogicalCore(),
+    nFastCore: nFast,
+    nPhysicalCore: nPhysical,
+    nLogicalCore: nLogical,
     memoryBytes: platform.memoryBytes(),
     kernels: wasm.simd ? (chooseVariant('auto').set as 'relaxed' | 'simd') : 'none',
     threads,
+    threadsReason: reason,
     selfTests,
   } as const;
   const findings = findProblems(facts);

@@ -27,6 +27,7 @@ import type {
   ResolvedLoadOptions,
 } from './options.ts';
 import { Sampler } from './sampler/sampler.ts';
+import { chooseThreads, weightBytesPerToken } from './threads.ts';
 import { createTokenizer } from './tokenizer/tokenizer.ts';
 import type { EncodeOptions, Tokenizer } from './tokenizer/tokenizer.ts';
 import { readVocabulary } from './tokenizer/vocabulary.ts';
@@ -56,6 +57,11 @@ export interface ModelHost {
 export interface LoadHooks {
   readonly onProgress?: (progress: LoadProgressEvent) => void;
   readonly isAborted?: () => boolean;
+  /**
+   * Called between steps: what to wait for before the next, if anything. By default the event loop gets a turn, which
+   * costs a kilobyte of heap.
+   */
+  readonly pause?: () => Promise<void> | undefined;
   /** For benchmarks: what stands in the executor's place. */
   readonly wrapExecutor?: (executor: Executor) => Executor;
 }
@@ -63,19 +69,24 @@ export interface LoadHooks {
 /** Logits are kept for at most so many bytes of rows a step; long vocabularies get fewer rows. */
 const LOGITS_BYTES_MAX = 16 << 20;
 
-/** Thread count when none is asked for. */
-const THREAD_COUNT_DEFAULT_MAX = 8;
-
 export class LocalModel implements ModelHost {
   readonly info: ModelInfo;
   readonly engine: Engine;
   readonly tokenizer: Tokenizer;
   readonly #executor: Executor;
   readonly #stopTokens: ReadonlySet<number>;
+  readonly #pause: NonNullable<LoadHooks['pause']>;
   #isPumping = false;
   #isClosed = false;
 
-  private constructor(info: ModelInfo, tokenizer: Tokenizer, executor: Executor, engine: Engine) {
+  private constructor(
+    info: ModelInfo,
+    tokenizer: Tokenizer,
+    executor: Executor,
+    engine: Engine,
+    { pause = platform.yieldToEvents }: LoadHooks,
+  ) {
+    this.#pause = pause;
     this.info = info;
     this.tokenizer = tokenizer;
     this.engine = engine;
@@ -95,7 +106,7 @@ export class LocalModel implements ModelHost {
       const executor = hooks.wrapExecutor?.(created) ?? created;
       const engine = new Engine(executor, limits, definition.hyperParameters.nVocab);
       const info = describe(gguf, definition, executor, limits, performance.now() - startMs);
-      return new LocalModel(info, tokenizer, executor, engine);
+      return new LocalModel(info, tokenizer, executor, engine, hooks);
     } finally {
       await source.close();
     }
@@ -168,14 +179,17 @@ export class LocalModel implements ModelHost {
     this.#pump();
   }
 
-  /** Steps the engine until it is idle, letting messages in between steps. */
+  /** Steps the engine until it is idle, pausing between steps where others have something to do. */
   #pump(): void {
     if (this.#isPumping) return;
     this.#isPumping = true;
     const turn = async (): Promise<void> => {
       // The first step waits, too: the caller gets its run before anything is reported.
       await platform.yieldToEvents();
-      while (!this.#isClosed && this.engine.step()) await platform.yieldToEvents();
+      while (!this.#isClosed && this.engine.step()) {
+        const pause = this.#pause();
+        if (pause) await pause;
+      }
       this.#isPumping = false;
     };
     turn().catch((error: unknown) => {
@@ -210,7 +224,7 @@ class LocalRun {
   readonly #nLogprobs: number | undefined;
   readonly #logprobs: ChosenLogprob[] = [];
   readonly #startMs = performance.now();
-  #text = '';
+  readonly #isContinuation: boolean;
   #resolve!: (result: GenerateResult) => void;
   reject!: (error: unknown) => void;
 
@@ -229,8 +243,8 @@ class LocalRun {
     this.sampler = new Sampler(options.sampler, tokenizer.nVocab);
     this.#tokenizer = tokenizer;
     // After nothing but BOS the text begins here: the space that a vocabulary puts in front of a text is dropped.
-    const isContinuation = prompt.some((id) => !tokenizer.isControl(id));
-    this.#decoder = tokenizer.createDecoder({ continuation: isContinuation });
+    this.#isContinuation = prompt.some((id) => !tokenizer.isControl(id));
+    this.#decoder = tokenizer.createDecoder({ continuation: this.#isContinuation });
     this.#onPiece = onPiece;
     this.#nLogprobs = options.logprobs;
   }
@@ -247,9 +261,11 @@ class LocalRun {
     const promptMs = firstMs - this.#startMs;
     const decodeMs = endMs - firstMs;
     const perSecond = (n: number, ms: number): number => (ms > 0 ? (1000 * n) / ms : 0);
+    const tokens = Array.from(sequence.tokens.subarray(sequence.nPrompt, sequence.nTokens));
     this.#resolve({
-      text: this.#text,
-      tokens: Array.from(sequence.tokens.subarray(sequence.nPrompt, sequence.nTokens)),
+      // Decoded again at the end, so that a step need not lengthen a string.
+      text: this.#tokenizer.decode(tokens, { continuation: this.#isContinuation }),
+      tokens,
       promptTokens: sequence.nPrompt,
       cachedTokens: sequence.nCached,
       finishReason: reason,
@@ -265,9 +281,7 @@ class LocalRun {
   }
 
   #emit(text: string): void {
-    if (text === '') return;
-    this.#text += text;
-    this.#onPiece(text);
+    if (text !== '') this.#onPiece(text);
   }
 
   #logprobsOf(logits: Float32Array, topN: number): ChosenLogprob {
@@ -293,8 +307,8 @@ export function prepareModel(gguf: Gguf, options: ResolvedLoadOptions): Prepared
   const tokenizer = createTokenizer(readVocabulary(gguf.metadata));
   requireVocabulary(gguf, definition, tokenizer);
   const limits = limitsOf(definition, options);
-  const nThreads = options.threads ?? defaultThreadCount();
   const graph = definition.buildGraph(limits);
+  const nThreads = options.threads ?? chooseThreads(weightBytesPerToken(graph)).threads;
   requireKernels(gguf, graph);
   return { definition, tokenizer, limits, graph, nThreads };
 }
@@ -309,11 +323,6 @@ function requireKernels(gguf: Gguf, graph: Graph): void {
       { tensor: name, dtype },
     );
   }
-}
-
-/** Threads that compute when none are asked for. */
-export function defaultThreadCount(): number {
-  return Math.min(platform.nPhysicalCore(), THREAD_COUNT_DEFAULT_MAX);
 }
 
 function limitsOf({ hyperParameters }: ModelDefinition, options: ResolvedLoadOptions): ProgramLimits {

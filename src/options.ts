@@ -26,7 +26,10 @@ export interface LoadOptions {
    * Where the engine runs: in a worker, or on the calling thread, which it then blocks for each step. Default `worker`.
    */
   thread?: 'worker' | 'inline';
-  /** Threads that compute, 1..64. Default: the machine's physical cores, at most 8; 1 without shared memory. */
+  /**
+   * Threads that compute, 1..64. Default: one for each fast core that this process may use, at most 8; fewer for a
+   * model of less than 2 MiB of weights a thread; 1 without shared memory.
+   */
   threads?: number;
   /** Context in tokens, prompt and answer together. Default: what the model was trained for, at most 4096. */
   nCtx?: number;

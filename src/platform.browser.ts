@@ -2,11 +2,11 @@
 
 import type { ByteSource } from './base/byte-source.ts';
 import { UnsupportedError } from './base/errors.ts';
-import type { ParentPort, Platform, WorkerHandle } from './base/platform.ts';
+import type { Cores, ParentPort, Platform, WorkerHandle } from './base/platform.ts';
 
 /** The parts of a worker's global scope that are used here; lib.dom describes the page's. */
 interface WorkerScope {
-  postMessage(message: unknown, transfer: Transferable[]): void;
+  postMessage(message: unknown): void;
   addEventListener(type: 'message', listener: (event: MessageEvent) => void): void;
   readonly document?: unknown;
 }
@@ -23,7 +23,7 @@ async function openFile(path: string): Promise<ByteSource> {
 
 function handleOf(worker: Worker): WorkerHandle {
   return {
-    post: (message, transfer = []) => worker.postMessage(message, [...transfer]),
+    post: (message) => worker.postMessage(message),
     onMessage: (listener) => worker.addEventListener('message', (event) => listener(event.data)),
     onError(listener) {
       worker.addEventListener('error', (event) => listener(new Error(event.message || 'the worker could not start')));
@@ -49,12 +49,17 @@ function yieldToEvents(): Promise<void> {
   });
 }
 
+/** Browsers count hyper-threads. Half of them is the usual number of cores, and on phones that of fast cores. */
+function cores(): Cores {
+  const nLogical = Math.max(1, navigator.hardwareConcurrency ?? 1);
+  const nPhysical = Math.ceil(nLogical / 2);
+  return { nLogical, nPhysical, nFast: nPhysical };
+}
+
 export const platform: Platform = {
   name: 'browser',
   engine: () => navigator.userAgent,
-  // Browsers count hyper-threads; half of them is the usual number of cores.
-  nPhysicalCore: () => Math.max(1, Math.ceil((navigator.hardwareConcurrency ?? 2) / 2)),
-  nLogicalCore: () => Math.max(1, navigator.hardwareConcurrency ?? 1),
+  cores,
   canShareMemory: () => typeof SharedArrayBuffer !== 'undefined' && globalThis.crossOriginIsolated === true,
   canBlock: () => !isPage,
   memoryBytes: () => undefined,
@@ -66,7 +71,7 @@ export const platform: Platform = {
   parentPort(): ParentPort | undefined {
     if (isPage) return undefined;
     return {
-      post: (message, transfer = []) => scope.postMessage(message, [...transfer]),
+      post: (message) => scope.postMessage(message),
       onMessage: (listener) => scope.addEventListener('message', (event) => listener(event.data)),
     };
   },

@@ -1,14 +1,14 @@
-// The Node half of the platform (also Bun and Deno): files, worker_threads, cores.
+// The Node half of the platform (also Bun and Deno): files and worker_threads.
 
-import { statSync, readFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
-import { availableParallelism, cpus, totalmem } from 'node:os';
+import { totalmem } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { Worker, parentPort } from 'node:worker_threads';
 import { truncatedError } from './base/byte-source.ts';
 import type { ByteSource } from './base/byte-source.ts';
 import { SmallMindError } from './base/errors.ts';
 import type { Platform, WorkerHandle } from './base/platform.ts';
+import { countCores } from './cores.node.ts';
 
 /** @throws {SmallMindError} FILE_NOT_FOUND, FILE_UNREADABLE */
 async function openFile(location: string): Promise<ByteSource> {
@@ -48,22 +48,6 @@ function openError(path: string, error: NodeJS.ErrnoException): SmallMindError {
   return new SmallMindError('FILE_UNREADABLE', `${path}: ${error.message}`, details, { cause: error });
 }
 
-/** Distinct cores by Linux' topology files; elsewhere what the operating system offers this process. */
-function nPhysicalCore(): number {
-  const nUsable = availableParallelism();
-  const cores = new Set<string>();
-  try {
-    for (let cpu = 0; cpu < cpus().length; cpu++) {
-      const siblings = `/sys/devices/system/cpu/cpu${cpu}/topology/thread_siblings_list`;
-      statSync(siblings);
-      cores.add(readFileSync(siblings, 'utf8').trim());
-    }
-  } catch {
-    return nUsable;
-  }
-  return Math.max(1, Math.min(nUsable, cores.size));
-}
-
 function describeEngine(): string {
   const { bun, deno, node, v8 } = process.versions as Record<string, string | undefined>;
   const name = bun ? `Bun ${bun}` : deno ? `Deno ${deno}` : `Node ${node}`;
@@ -85,7 +69,7 @@ function spawn(url: URL): WorkerHandle {
   const worker = new Worker(url, { stdout: false, stderr: false, execArgv: workerFlags() });
   worker.unref();
   return {
-    post: (message, transfer = []) => worker.postMessage(message, [...transfer]),
+    post: (message) => worker.postMessage(message),
     onMessage: (listener) => void worker.on('message', listener),
     onError(listener) {
       worker.on('error', (error) => listener(error instanceof Error ? error : new Error(String(error))));
@@ -104,8 +88,7 @@ function spawn(url: URL): WorkerHandle {
 export const platform: Platform = {
   name: 'node',
   engine: describeEngine,
-  nPhysicalCore,
-  nLogicalCore: () => availableParallelism(),
+  cores: () => countCores(),
   canShareMemory: () => typeof SharedArrayBuffer !== 'undefined',
   canBlock: () => true,
   memoryBytes: () => totalmem(),
@@ -117,7 +100,7 @@ export const platform: Platform = {
     if (!parentPort) return undefined;
     const port = parentPort;
     return {
-      post: (message, transfer = []) => port.postMessage(message, [...transfer]),
+      post: (message) => port.postMessage(message),
       onMessage: (listener) => void port.on('message', listener),
     };
   },

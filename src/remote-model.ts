@@ -19,6 +19,8 @@ interface Pending {
 /** The connection to the worker. */
 class EngineWorker {
   readonly #worker: WorkerHandle;
+  /** Counts the messages to the worker, which looks here between steps: to return to its event loop costs heap. */
+  readonly #posted: Int32Array | undefined;
   readonly #pending = new Map<number, Pending>();
   #nextId = 1;
   #nModels = 0;
@@ -37,6 +39,9 @@ class EngineWorker {
     this.#worker = platform.spawnEngineWorker();
     this.#worker.onMessage((message) => this.#receive(message as FromWorker));
     this.#worker.onError((error) => this.#die(error));
+    if (!platform.canShareMemory()) return;
+    this.#posted = new Int32Array(new SharedArrayBuffer(4));
+    this.post({ id: 0, type: 'start', posted: this.#posted });
   }
 
   /** Sends a request. @returns its number, for `abort`, and the answer */
@@ -56,6 +61,7 @@ class EngineWorker {
   }
 
   post(message: ToWorker): void {
+    if (this.#posted) Atomics.add(this.#posted, 0, 1);
     this.#worker.post(message);
   }
 

@@ -6,9 +6,9 @@ import { ReferenceExecutor } from './backend/reference/executor.ts';
 import { WasmExecutor } from './backend/wasm/executor.ts';
 import { assert } from './base/errors.ts';
 import type { Graph } from './graph/tensor.ts';
-import { defaultThreadCount } from './local-model.ts';
 import { resolveLoadOptions } from './options.ts';
 import type { Kernels } from './options.ts';
+import { chooseThreads } from './threads.ts';
 import type { Checkpoint } from './training/checkpoint.ts';
 import { prepareCorpus } from './training/corpus.ts';
 import type { NamedText } from './training/data.ts';
@@ -44,7 +44,7 @@ export interface TrainingSetup {
   readonly initial?: Checkpoint;
   /** Texts for validation, in place of the last part of the training texts. */
   readonly validationTexts?: readonly NamedText[];
-  /** Threads that compute, 1..64. Default: the machine's physical cores, at most 8. */
+  /** Threads that compute, 1..64. Default: the machine's fast cores, at most 8. */
   readonly threads?: number;
   /** Kernel set. `strict` gives the same bits on every machine and with any number of threads. Default `auto`. */
   readonly kernels?: Kernels;
@@ -72,7 +72,7 @@ export async function openTraining(
   const corpus = prepareCorpus(texts, resolved, { validationTexts, vocabulary });
   const config = modelConfigOf(resolved, corpus.vocabulary.tokens.length);
   const programs = buildTrainingPrograms(config, batchShapeOf(resolved));
-  const executor = await createExecutor(programs.graphs, kernels, threads ?? defaultThreadCount());
+  const executor = await createExecutor(programs.graphs, kernels, threads ?? chooseThreads().threads);
   try {
     const run = new TrainingRun(programs, executor, corpus, resolved);
     if (checkpoint) run.restore(checkpoint);

@@ -35,6 +35,8 @@ export interface Requests {
 export type RequestType = keyof Requests;
 
 export type ToWorker =
+  /** The first message, where memory can be shared: a word that counts all messages, each before it is posted. */
+  | { readonly id: 0; readonly type: 'start'; readonly posted: Int32Array }
   | { [T in RequestType]: { readonly id: number; readonly type: T; readonly args: Requests[T]['args'] } }[RequestType]
   /** Ends the request early: a load rejects, a generation finishes with the reason `abort`. */
   | { readonly id: number; readonly type: 'abort' }

@@ -5,7 +5,7 @@ import type { ByteSource } from './byte-source.ts';
 
 /** A worker as both halves offer it: structured-clone messages both ways. */
 export interface WorkerHandle {
-  post(message: unknown, transfer?: readonly ArrayBuffer[]): void;
+  post(message: unknown): void;
   onMessage(listener: (message: unknown) => void): void;
   /** The worker died, or could not start. */
   onError(listener: (error: Error) => void): void;
@@ -16,18 +16,25 @@ export interface WorkerHandle {
 
 /** The other end of a `WorkerHandle`, inside the worker. */
 export interface ParentPort {
-  post(message: unknown, transfer?: readonly ArrayBuffer[]): void;
+  post(message: unknown): void;
   onMessage(listener: (message: unknown) => void): void;
+}
+
+/** What this process may compute on, as far as the platform tells; each at least 1. */
+export interface Cores {
+  /** Hyper-threads. */
+  readonly nLogical: number;
+  /** Cores, of which some have several hyper-threads. */
+  readonly nPhysical: number;
+  /** Of these, without the slow ones of a machine that has two kinds. */
+  readonly nFast: number;
 }
 
 export interface Platform {
   readonly name: 'node' | 'browser';
   /** The JavaScript engine in words, e.g. `Node 24.21.0 (V8 13.6, linux x64)`; for people only. */
   engine(): string;
-  /** Cores without hyper-threads, as far as the platform tells. At least 1. */
-  nPhysicalCore(): number;
-  /** Hyper-threads that this process may use. At least 1. */
-  nLogicalCore(): number;
+  cores(): Cores;
   /** Whether memory can be shared with workers here. */
   canShareMemory(): boolean;
   /** Whether this thread may block: a page's main thread may not. */

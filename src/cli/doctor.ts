@@ -35,8 +35,10 @@ const DOT_MODES = {
 } as const;
 
 function describe(diagnosis: Diagnosis, version: string): string[] {
-  const { features, dot, nPhysicalCore, nLogicalCore, memoryBytes, kernels, threads, selfTests } = diagnosis;
+  const { features, dot, nFastCore, nPhysicalCore, nLogicalCore, memoryBytes, selfTests } = diagnosis;
+  const { kernels, threads, threadsReason } = diagnosis;
   const memory = memoryBytes === undefined ? '' : `, ${formatBytes(memoryBytes)} of memory`;
+  const fast = nFastCore < nPhysicalCore ? `, ${nFastCore} of them fast` : '';
   const tests = formatColumns(
     selfTests.map((t) => [
       t.kernels,
@@ -47,7 +49,7 @@ function describe(diagnosis: Diagnosis, version: string): string[] {
   );
   return [
     `smallmind ${version} on ${diagnosis.engine}`,
-    `${nPhysicalCore} physical cores, ${nLogicalCore} logical${memory}`,
+    `${nPhysicalCore} physical cores${fast}, ${nLogicalCore} logical${memory}`,
     '',
     mark(features.simd, 'WebAssembly SIMD'),
     mark(features.relaxedSimd, features.relaxedSimd ? `relaxed SIMD, ${DOT_MODES[dot]}` : 'relaxed SIMD'),
@@ -59,7 +61,8 @@ function describe(diagnosis: Diagnosis, version: string): string[] {
     ...tests.map((line, i) => mark(selfTests[i]!.passed, line)),
     '',
     ...describeVerdict(diagnosis),
-    `By default a model runs with the kernels "${kernels}" on ${threads} ${threads === 1 ? 'thread' : 'threads'}.`,
+    `By default a model runs with the kernels "${kernels}" on ${threads} ${threads === 1 ? 'thread' : 'threads'}:`,
+    `${threadsReason}. A very small model gets fewer; --threads overrides.`,
   ];
 }
 

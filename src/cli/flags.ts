@@ -10,7 +10,7 @@ const number = (flags: string, name: string, help: string): Flag => ({ flags, na
 export const CONTEXT_FLAG = number('--ctx <N>', 'nCtx', 'context in tokens (default: as trained, at most 4096)');
 
 export const LOAD_FLAGS: readonly Flag[] = [
-  number('-t, --threads <N>', 'threads', 'threads that compute (default: physical cores, at most 8)'),
+  number('-t, --threads <N>', 'threads', 'threads that compute (default: fast cores, at most 8)'),
   CONTEXT_FLAG,
   {
     flags: '--kernels <SET>',

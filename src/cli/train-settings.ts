@@ -56,7 +56,7 @@ const EVALUATION_FLAGS: readonly Flag[] = [
 /** Options of the run itself, which change none of its numbers in `strict`. */
 const RUN_FLAGS: readonly Flag[] = [
   number('--checkpoint-every <N>', 'checkpointEvery', 'steps between checkpoints (default: 100)'),
-  number('-t, --threads <N>', 'threads', 'threads that compute (default: physical cores, at most 8)'),
+  number('-t, --threads <N>', 'threads', 'threads that compute (default: fast cores, at most 8)'),
   choice('--kernels <SET>', 'kernels', 'auto, relaxed, simd or strict (same bits on any machine) (default: auto)'),
 ];
 

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { createStreamDecoder } from './stream-decoder.ts';
+import { createStreamDecoder, toPiece } from './stream-decoder.ts';
 
 /** Bytes as they come from models: mostly UTF-8, sometimes cut or wrong. */
 const pieces = fc.array(
@@ -21,7 +21,7 @@ const pieces = fc.array(
 test('any bytes, split anywhere, decode to what TextDecoder makes of the whole', () => {
   fc.assert(
     fc.property(pieces, fc.boolean(), (parts, stripsLeadingSpace) => {
-      const decoder = createStreamDecoder((i) => parts[i]!, stripsLeadingSpace);
+      const decoder = createStreamDecoder((i) => toPiece(parts[i]!), stripsLeadingSpace);
       const texts = [...parts.keys()].map((i) => decoder.push(i));
       const whole = new TextDecoder('utf-8', { ignoreBOM: true }).decode(Buffer.concat(parts));
       const expected = stripsLeadingSpace ? whole.replace(/^ /, '') : whole;
@@ -33,7 +33,7 @@ test('any bytes, split anywhere, decode to what TextDecoder makes of the whole',
 
 test('a character comes out when its last byte does, and an unfinished one becomes U+FFFD at the end', () => {
   const bytes = [0xf0, 0x9f, 0x99, 0x82, 0xf0, 0x9f];
-  const decoder = createStreamDecoder((i) => Uint8Array.of(bytes[i]!), false);
+  const decoder = createStreamDecoder((i) => toPiece(Uint8Array.of(bytes[i]!)), false);
   assert.deepEqual(
     [0, 1, 2, 3, 4, 5].map((i) => decoder.push(i)),
     ['', '', '', '🙂', '', ''],
@@ -42,7 +42,7 @@ test('a character comes out when its last byte does, and an unfinished one becom
 });
 
 test('after a flush the decoder begins anew', () => {
-  const decoder = createStreamDecoder(() => Uint8Array.of(0x20, 0x61), true);
+  const decoder = createStreamDecoder(() => toPiece(Uint8Array.of(0x20, 0x61)), true);
   assert.deepEqual([decoder.push(0), decoder.push(0), decoder.flush()], ['a', ' a', '']);
   assert.deepEqual([decoder.push(0), decoder.push(0), decoder.flush()], ['a', ' a', '']);
 });

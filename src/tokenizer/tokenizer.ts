@@ -6,7 +6,7 @@ import { OptionError, UnsupportedError } from '../base/errors.ts';
 import { createBpe } from './bpe.ts';
 import { SpecialTokens } from './special-tokens.ts';
 import { createSpm } from './spm.ts';
-import { createStreamDecoder, type StreamDecoder } from './stream-decoder.ts';
+import { createStreamDecoder, toPiece, type Piece, type StreamDecoder } from './stream-decoder.ts';
 import type { TextCodec } from './text-codec.ts';
 import { TOKEN_TYPE, tokenTypesOf, type Vocabulary } from './vocabulary.ts';
 
@@ -23,9 +23,6 @@ export interface EncodeOptions {
 export interface DecodeOptions {
   /** Whether control and unknown tokens are left out of the text. Default true. */
   skipSpecial?: boolean;
-}
-
-export interface DecoderOptions extends DecodeOptions {
   /** Whether the tokens go on from earlier ones, so that a space at the beginning is text. Default false. */
   continuation?: boolean;
 }
@@ -47,7 +44,7 @@ export interface Tokenizer {
    */
   decode(ids: Iterable<number>, options?: DecodeOptions): string;
   /** Decodes one token at a time; all pushes and the flush together give the same text as `decode`. */
-  createDecoder(options?: DecoderOptions): StreamDecoder;
+  createDecoder(options?: DecodeOptions): StreamDecoder;
   /** The bytes that a token stands for (its name, for control tokens): read only, shared. */
   pieceBytes(id: number): Uint8Array;
   isControl(id: number): boolean;
@@ -72,23 +69,23 @@ export function createTokenizer(vocabulary: Vocabulary): Tokenizer {
   const types = tokenTypesOf(vocabulary);
   const codec = findCodec(model)(vocabulary, types);
   const ends = new Set([eosId, eotId, ...endOfGenerationIds]);
-  const pieces: Uint8Array[] = [];
-  const nothing = new Uint8Array(0);
+  const pieces: (Piece | undefined)[] = Array.from({ length: nVocab });
+  const nothing = toPiece(new Uint8Array(0));
 
   const idsOfTypes = (...wanted: number[]): number[] =>
     tokens.flatMap((_, id) => (wanted.includes(types[id]!) ? [id] : []));
   const userDefined = new SpecialTokens(tokens, idsOfTypes(TOKEN_TYPE.userDefined));
   const special = new SpecialTokens(tokens, idsOfTypes(TOKEN_TYPE.userDefined, TOKEN_TYPE.control, TOKEN_TYPE.unknown));
 
-  const pieceBytes = (id: number): Uint8Array => {
+  const pieceOf = (id: number): Piece => {
     if (!Number.isInteger(id) || id < 0 || id >= nVocab) {
       throw new OptionError(`token id expected an integer from 0 to ${nVocab - 1}, got ${id}`, { id, nVocab });
     }
-    return (pieces[id] ??= codec.pieceBytes(id));
+    return (pieces[id] ??= toPiece(codec.pieceBytes(id)));
   };
-  const shownBytes = (id: number): Uint8Array => {
-    const bytes = pieceBytes(id);
-    return types[id] === TOKEN_TYPE.control || types[id] === TOKEN_TYPE.unknown ? nothing : bytes;
+  const shownPieceOf = (id: number): Piece => {
+    const piece = pieceOf(id);
+    return types[id] === TOKEN_TYPE.control || types[id] === TOKEN_TYPE.unknown ? nothing : piece;
   };
 
   const tokenizer: Tokenizer = {
@@ -116,9 +113,9 @@ export function createTokenizer(vocabulary: Vocabulary): Tokenizer {
       return text + decoder.flush();
     },
     createDecoder({ skipSpecial = true, continuation = false } = {}) {
-      return createStreamDecoder(skipSpecial ? shownBytes : pieceBytes, codec.stripsLeadingSpace && !continuation);
+      return createStreamDecoder(skipSpecial ? shownPieceOf : pieceOf, codec.stripsLeadingSpace && !continuation);
     },
-    pieceBytes,
+    pieceBytes: (id) => pieceOf(id).bytes,
     isControl: (id) => types[id] === TOKEN_TYPE.control,
     isEndOfGeneration: (id) => ends.has(id),
   };

@@ -61,6 +61,21 @@ for (const thread of THREADS) {
       assert.deepEqual(await tellSerially(twin), alone);
     });
 
+    test('a long text holds up no other request', async () => {
+      const nCtx = 30_000;
+      await using model = await loadModel(smallModel({ nCtx }), { thread, threads: 1, nCtx });
+      const long = model.generate('long', { temperature: 0 });
+      let isDone = false;
+      long.result.finally(() => (isDone = true)).catch(() => {});
+      assert.equal(await model.detokenize(await model.tokenize('a text')), 'a text');
+      await using other = await loadModel(smallModel({ seed: 6 }), { thread, threads: 1 });
+      assert.ok((await tell(other, 1)).length > 0);
+      assert.equal(isDone, false);
+      long.stop();
+      const { tokens } = await long.result;
+      assert.ok(tokens.length > 0 && tokens.length < nCtx / 2, `${tokens.length} tokens`);
+    });
+
     test('a model can be loaded and closed again and again, also at the same time', async () => {
       for (let round = 0; round < 3; round++) {
         const models = await Promise.all([1, 2, 3].map((threads) => loadModel(smallModel(), { thread, threads })));
