@@ -17,9 +17,9 @@ import {
   SHARED_SCRATCH_SLOT,
   SLOT_BYTES,
 } from './kernels/kernel.ts';
-import type { Kernel } from './kernels/kernel.ts';
+import type { Kernel, Routine } from './kernels/kernel.ts';
 import { kernelFor } from './kernels/table.ts';
-import { isPacked } from './memory.ts';
+import { isPacked } from './load.ts';
 import type { MemoryLayout } from './memory.ts';
 
 /**
@@ -28,7 +28,7 @@ import type { MemoryLayout } from './memory.ts';
  */
 export function encodePrograms(
   programs: readonly Program[],
-  kernels: readonly Kernel[],
+  kernels: readonly Routine[],
   layout: MemoryLayout,
   memory: ArrayBufferLike,
 ): void {
@@ -40,10 +40,15 @@ export function encodePrograms(
       checkLayouts(instruction);
       view.setInt32(record, kernels.indexOf(kernel), true);
       encodeInstruction(instruction, kernel, layout, view, record);
-      view.setUint32(record + COUNTER_SLOT * SLOT_BYTES, layout.countersAddress + 4 * i, true);
-      view.setInt32(record + COUNTER_STRIDE_SLOT * SLOT_BYTES, layout.counterBytes, true);
+      encodeCounter(layout, i, view, record);
     });
   });
+}
+
+/** Where the threads count the runs that they take of instruction `index` of a program. */
+export function encodeCounter(layout: MemoryLayout, index: number, view: DataView, record: number): void {
+  view.setUint32(record + COUNTER_SLOT * SLOT_BYTES, layout.countersAddress + 4 * index, true);
+  view.setInt32(record + COUNTER_STRIDE_SLOT * SLOT_BYTES, layout.counterBytes, true);
 }
 
 /** Packed matrices are read by matmul and embed only, and these read nothing else. */

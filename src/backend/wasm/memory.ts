@@ -2,16 +2,14 @@
 // arena, constants, weights, state. Programs share one arena, and leaves of the same name. Everything has its address
 // before the memory is made.
 
-import { BLOCK_FORMATS } from '../../base/dtype.ts';
-import type { DType } from '../../base/dtype.ts';
 import { UnsupportedError, assert } from '../../base/errors.ts';
 import type { Instruction, Operand, Program } from '../../graph/plan.ts';
 import type { Tensor } from '../../graph/tensor.ts';
-import { columnsOf, elementsMax, rowsOf, sizeBytesMax } from '../../graph/tensor.ts';
+import { sizeBytesMax } from '../../graph/tensor.ts';
 import { RECORD_BYTES, SCRATCH_BYTES_MIN } from './kernels/kernel.ts';
 import type { Kernel } from './kernels/kernel.ts';
 import { kernelFor } from './kernels/table.ts';
-import { groupBlockBytes } from './kernels/weights.ts';
+import { loadingBytes, packedBytes } from './load.ts';
 
 /** Control words, a cache line each, from address 0 on. */
 export const COUNT_ADDRESS = 0;
@@ -29,6 +27,8 @@ export interface MemoryLayout {
   readonly sizeBytes: number;
   /** Of each program's records. */
   readonly programAddresses: readonly number[];
+  /** Of the record by which weights are packed. */
+  readonly packingAddress: number;
   readonly scratchAddress: number;
   /** Scratch of each thread. */
   readonly scratchBytes: number;
@@ -38,7 +38,7 @@ export interface MemoryLayout {
   readonly counterBytes: number;
   /** Of what threads share within an instruction. */
   readonly sharedScratchAddress: number;
-  /** Of the memory of all intermediates, as long as the largest program wants it. */
+  /** Of the memory of all intermediates, as long as the largest program wants it, and loading. */
   readonly arenaAddress: number;
   /** Address of an operand: a leaf's, or the arena's plus its offset. */
   addressOf(operand: Operand): number;
@@ -47,17 +47,8 @@ export interface MemoryLayout {
   rowCountAddress(name: string): number;
 }
 
-/** Matrices are packed in groups of eight rows; vectors are kept as f32. */
-export const isPacked = (leaf: Tensor): boolean => leaf.op === 'weight' && leaf.shape.length === 2;
-
-/** Bytes that a leaf takes in memory, which for packed weights is that of whole groups. */
-export function leafBytes(leaf: Tensor): number {
-  if (leaf.op !== 'weight') return sizeBytesMax(leaf);
-  if (!isPacked(leaf)) return 4 * elementsMax(leaf);
-  const dtype = leaf.dtype as DType;
-  const nBlocks = columnsOf(leaf) / BLOCK_FORMATS[dtype].blockElements;
-  return Math.ceil((rowsOf(leaf) as number) / 8) * nBlocks * groupBlockBytes(dtype);
-}
+/** Bytes that a leaf takes in memory. */
+export const leafBytes = (leaf: Tensor): number => (leaf.op === 'weight' ? packedBytes(leaf) : sizeBytesMax(leaf));
 
 /**
  * @throws {UnsupportedError} UNSUPPORTED_FEATURE when more than 4 GB would be needed
@@ -70,6 +61,7 @@ export function layOutMemory(programs: readonly Program[], nThreads: number): Me
     return address;
   };
   const programAddresses = programs.map((p) => reserve(p.instructions.length * RECORD_BYTES));
+  const packingAddress = reserve(RECORD_BYTES);
   const nInstructions = Math.max(...programs.map((p) => p.instructions.length));
   const counterBytes = Math.ceil((4 * nInstructions) / ALIGNMENT_BYTES) * ALIGNMENT_BYTES;
   const countersAddress = reserve(nThreads * counterBytes);
@@ -82,7 +74,8 @@ export function layOutMemory(programs: readonly Program[], nThreads: number): Me
     for (const leaf of distinct) if (leaf.op === op) leaves.set(leafKey(leaf), reserve(leafBytes(leaf)));
   };
   place('input');
-  const arenaAddress = reserve(Math.max(...programs.map((p) => p.arenaBytes)));
+  const weights = distinct.filter(({ op }) => op === 'weight');
+  const arenaAddress = reserve(Math.max(loadingBytes(weights), ...programs.map((p) => p.arenaBytes)));
   for (const op of ['constant', 'weight', 'state'] as const) place(op);
   if (next > MEMORY_BYTES_MAX) {
     throw new UnsupportedError(
@@ -102,6 +95,7 @@ export function layOutMemory(programs: readonly Program[], nThreads: number): Me
   return {
     sizeBytes: next,
     programAddresses,
+    packingAddress,
     scratchAddress,
     scratchBytes,
     countersAddress,

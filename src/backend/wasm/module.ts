@@ -14,7 +14,7 @@ import {
   SLOT_BYTES,
   defineKernel,
 } from './kernels/kernel.ts';
-import type { Kernel, KernelVariant } from './kernels/kernel.ts';
+import type { KernelVariant, Routine } from './kernels/kernel.ts';
 import { ABORT_ADDRESS, COUNT_ADDRESS, PHASE_ADDRESS, SLEEPERS_ADDRESS } from './memory.ts';
 
 export const PAGE_BYTES = 65536;
@@ -27,7 +27,7 @@ const SPIN_COUNT_MAX = 20000;
 
 export interface ModuleKind {
   /** The function table, in this order. */
-  readonly kernels: readonly Kernel[];
+  readonly kernels: readonly Routine[];
   readonly variant: KernelVariant;
   /** Several threads over a shared memory; otherwise one thread and no atomics. */
   readonly shared: boolean;
