@@ -37,6 +37,8 @@ export interface WasmOptions {
   readonly onProgress?: LoadProgress;
   /** For tests: this variant in place of the one that the probe chooses for `kernels`. */
   readonly variant?: KernelVariant;
+  /** For tests: memory left out before all but the records, so that addresses are high. */
+  readonly gapBytes?: number;
 }
 
 export class WasmExecutor implements Executor {
@@ -79,18 +81,18 @@ export class WasmExecutor implements Executor {
     const shared = nThreads > 1;
     const all = [graphs].flat();
     const programs = all.map((graph) => planForWasm(graph, options, variant));
-    const layout = layOutMemory(programs, nThreads);
+    const layout = layOutMemory(programs, nThreads, options.gapBytes);
     const leaves = distinctLeaves(programs);
     const weights = leaves.filter((leaf) => leaf.op === 'weight');
     const packed = new Set(weights.filter(isPacked).map((leaf) => leaf.dtype as DType));
     const kernels = [...kernelsOf(programs), ...[...packed].map(packKernelOf)];
-    const memory = allocate(layout.sizeBytes, shared);
+    const memory = allocate(layout, shared);
     encodePrograms(programs, kernels, layout, memory.buffer);
     encodeCounter(layout, 0, new DataView(memory.buffer), layout.packingAddress);
     fillConstants(all, leaves, layout, memory);
     const place = threadPool.reserve(nThreads);
     try {
-      const module = await compile({ kernels, variant, shared });
+      const module = await compile({ kernels, variant, pointer: layout.pointer, shared });
       // This thread begins; the others join it when they have started.
       let model = await threadPool.instantiate(place, module, memory);
       const attaching = threadPool.attach(place, model, module, memory);
@@ -215,10 +217,13 @@ function refuseClosed(): never {
   throw new Error('closed');
 }
 
-function allocate(sizeBytes: number, shared: boolean): WebAssembly.Memory {
+function allocate({ sizeBytes, pointer }: MemoryLayout, shared: boolean): WebAssembly.Memory {
   const pages = Math.ceil(sizeBytes / PAGE_BYTES);
+  const wide = { initial: BigInt(pages), maximum: BigInt(pages), address: pointer, shared };
   try {
-    return new WebAssembly.Memory({ initial: pages, maximum: pages, shared });
+    // The compiler's library does not know 64-bit memories yet.
+    const descriptor = pointer === 'i64' ? (wide as unknown as WebAssembly.MemoryDescriptor) : undefined;
+    return new WebAssembly.Memory(descriptor ?? { initial: pages, maximum: pages, shared });
   } catch (error) {
     throw new SmallMindError(
       'OUT_OF_MEMORY',
@@ -234,9 +239,9 @@ const compiled = new Map<string, Promise<WebAssembly.Module>>();
 
 /** The module of a kind, compiled once in this thread. */
 function compile(kind: ModuleKind): Promise<WebAssembly.Module> {
-  const { kernels, variant, shared } = kind;
+  const { kernels, variant, pointer, shared } = kind;
   const names = kernels.map((k) => kernelKey(k.op, k.dtypes));
-  const key = [variant.set, variant.dot, shared, ...names].join(' ');
+  const key = [variant.set, variant.dot, pointer, shared, ...names].join(' ');
   let module = compiled.get(key);
   if (!module) {
     module = WebAssembly.compile(buildModule(kind).toBytes() as BufferSource);

@@ -10,7 +10,7 @@ import { columnsOf, elementsMax, rowsOf, sizeBytesMax } from '../../graph/tensor
 import { dequantize } from '../../quant/codecs.ts';
 import { nonFiniteError, requireFinite } from '../executor.ts';
 import type { LoadProgress, WeightSource } from '../executor.ts';
-import { INPUT_SLOT, OUT_SLOT, PARAM_SLOT, SLOT_BYTES } from './kernels/kernel.ts';
+import { INPUT_SLOT, OUT_SLOT, PARAM_SLOT, SLOT_BYTES, setAddress } from './kernels/kernel.ts';
 import type { Routine } from './kernels/kernel.ts';
 import { PACKING_OVERREAD_BYTES, packKernelOf } from './kernels/pack.ts';
 import { groupBlockBytes } from './kernels/weights.ts';
@@ -144,8 +144,8 @@ function packPiece({ leaf, sizeBytes, firstGroup, nGroups }: Piece, address: num
   const record = new DataView(target.buffer, target.recordAddress);
   const paramAt = (name: string): number => SLOT_BYTES * (PARAM_SLOT + Object.keys(kernel.params).indexOf(name));
   record.setInt32(0, target.kernels.indexOf(kernel), true);
-  record.setUint32(SLOT_BYTES * OUT_SLOT, target.addressOf(leaf) + firstGroup * group.packedBytes, true);
-  record.setUint32(SLOT_BYTES * INPUT_SLOT, address, true);
+  setAddress(record, SLOT_BYTES * OUT_SLOT, target.addressOf(leaf) + firstGroup * group.packedBytes);
+  setAddress(record, SLOT_BYTES * INPUT_SLOT, address);
   record.setInt32(paramAt('nGroups'), nGroups, true);
   record.setInt32(paramAt('nBlocks'), group.nBlocks, true);
   record.setInt32(paramAt('grain'), Math.max(1, Math.floor(GRAIN_BYTES / group.fileBytes)), true);

@@ -6,6 +6,8 @@ import { UnsupportedError, assert } from '../../base/errors.ts';
 import type { Instruction, Operand, Program } from '../../graph/plan.ts';
 import type { Tensor } from '../../graph/tensor.ts';
 import { sizeBytesMax } from '../../graph/tensor.ts';
+import { wasmFeatures } from './emit/features.ts';
+import type { PointerType } from './emit/opcodes.ts';
 import { RECORD_BYTES, SCRATCH_BYTES_MIN } from './kernels/kernel.ts';
 import type { Kernel } from './kernels/kernel.ts';
 import { kernelFor } from './kernels/table.ts';
@@ -21,10 +23,13 @@ const ROW_COUNTS_ADDRESS = 320;
 const ROW_COUNT_MAX = 64;
 
 const ALIGNMENT_BYTES = 64;
-const MEMORY_BYTES_MAX = 2 ** 32;
+/** What addresses of 32 bits reach, and how much memory engines give to those of 64. */
+const MEMORY_BYTES_MAX: Readonly<Record<PointerType, number>> = { i32: 2 ** 32, i64: 2 ** 34 };
 
 export interface MemoryLayout {
   readonly sizeBytes: number;
+  /** Width of addresses. All that the caller of `run` names lies below 4 GiB. */
+  readonly pointer: PointerType;
   /** Of each program's records. */
   readonly programAddresses: readonly number[];
   /** Of the record by which weights are packed. */
@@ -51,9 +56,10 @@ export interface MemoryLayout {
 export const leafBytes = (leaf: Tensor): number => (leaf.op === 'weight' ? packedBytes(leaf) : sizeBytesMax(leaf));
 
 /**
- * @throws {UnsupportedError} UNSUPPORTED_FEATURE when more than 4 GB would be needed
+ * @param gapBytes  for tests: left out after control words and records, so that the addresses of the rest are high
+ * @throws {UnsupportedError} UNSUPPORTED_FEATURE when more is needed than this machine's engine can address
  */
-export function layOutMemory(programs: readonly Program[], nThreads: number): MemoryLayout {
+export function layOutMemory(programs: readonly Program[], nThreads: number, gapBytes = 0): MemoryLayout {
   let next = ROW_COUNTS_ADDRESS + 4 * ROW_COUNT_MAX;
   const reserve = (sizeBytes: number): number => {
     const address = next;
@@ -64,6 +70,7 @@ export function layOutMemory(programs: readonly Program[], nThreads: number): Me
   const packingAddress = reserve(RECORD_BYTES);
   const nInstructions = Math.max(...programs.map((p) => p.instructions.length));
   const counterBytes = Math.ceil((4 * nInstructions) / ALIGNMENT_BYTES) * ALIGNMENT_BYTES;
+  reserve(gapBytes);
   const countersAddress = reserve(nThreads * counterBytes);
   const scratchBytes = mostOf(programs, SCRATCH_BYTES_MIN, (kernel, i) => kernel.scratchBytes?.(i));
   const scratchAddress = reserve(nThreads * scratchBytes);
@@ -77,14 +84,7 @@ export function layOutMemory(programs: readonly Program[], nThreads: number): Me
   const weights = distinct.filter(({ op }) => op === 'weight');
   const arenaAddress = reserve(Math.max(loadingBytes(weights), ...programs.map((p) => p.arenaBytes)));
   for (const op of ['constant', 'weight', 'state'] as const) place(op);
-  if (next > MEMORY_BYTES_MAX) {
-    throw new UnsupportedError(
-      'UNSUPPORTED_FEATURE',
-      `the model needs ${(next / 2 ** 30).toFixed(1)} GiB of memory, this version addresses 4 GiB; ` +
-        'use a smaller context, a smaller quantisation or a smaller model',
-      { neededBytes: next },
-    );
-  }
+  const pointer = pointerFor(next, wasmFeatures().memory64);
 
   const rowCounts = rowCountNames(programs);
   const leafAddress = (leaf: Tensor): number => {
@@ -94,6 +94,7 @@ export function layOutMemory(programs: readonly Program[], nThreads: number): Me
   };
   return {
     sizeBytes: next,
+    pointer,
     programAddresses,
     packingAddress,
     scratchAddress,
@@ -110,6 +111,25 @@ export function layOutMemory(programs: readonly Program[], nThreads: number): Me
       return ROW_COUNTS_ADDRESS + 4 * index;
     },
   };
+}
+
+/**
+ * The width of addresses: 32 bits where they do, since bounds are then checked by the machine's pages.
+ * @param memory64  whether there are memories with addresses of 64 bits
+ * @throws {UnsupportedError} UNSUPPORTED_FEATURE
+ */
+export function pointerFor(sizeBytes: number, memory64: boolean): PointerType {
+  if (sizeBytes <= MEMORY_BYTES_MAX.i32) return 'i32';
+  if (memory64 && sizeBytes <= MEMORY_BYTES_MAX.i64) return 'i64';
+  const inGiB = (bytes: number): string => (bytes / 2 ** 30).toFixed(bytes % 2 ** 30 === 0 ? 0 : 1);
+  const limit = MEMORY_BYTES_MAX[memory64 ? 'i64' : 'i32'];
+  const elsewhere = memory64 ? '' : 'Node 24, a browser with 64-bit memories, ';
+  throw new UnsupportedError(
+    'UNSUPPORTED_FEATURE',
+    `the model needs ${inGiB(sizeBytes)} GiB of memory, WebAssembly has ${inGiB(limit)} GiB here; ` +
+      `use ${elsewhere}a smaller context, a smaller quantisation or a smaller model`,
+    { neededBytes: sizeBytes, limitBytes: limit },
+  );
 }
 
 /**

@@ -47,6 +47,12 @@ export const SCRATCH_BYTES_SLOT = 30;
 /** Last slot: the row count itself, for instructions whose rows do not vary. */
 export const ROWS_VALUE_SLOT = 31;
 
+/** Writes an address into a slot of a record, wide enough for kernels of either pointer width. */
+export function setAddress(view: DataView, at: number, address: number): void {
+  view.setUint32(at, address, true);
+  view.setUint32(at + 4, address / 2 ** 32, true);
+}
+
 /** Unit in which the arena is cleared: buffers are whole cache lines. */
 export const LINE_BYTES = 64;
 
