@@ -74,6 +74,19 @@ interface Spread {
   readonly max: number;
 }
 
+interface LoadFile {
+  readonly machine: Machine;
+  readonly model: string;
+  readonly nRuns: number;
+  readonly fileBytes: number;
+  readonly neededBytes: number;
+  readonly catMs: number;
+  readonly copyFreshMs: number;
+  readonly copyAgainMs: number;
+  readonly loadMs: Readonly<Record<'1' | '2', number>>;
+  readonly peakBytes: Readonly<Record<'1' | '2', number>>;
+}
+
 const read = <T>(name: string): T => JSON.parse(readFileSync(new URL(`docs/data/${name}.json`, ROOT), 'utf8')) as T;
 const machineOf = ({ cpu, cores, node }: Machine): string => `${cpu}, ${cores} cores, Node ${node}`;
 const short = (x: number): string => (x >= 100 ? Math.round(x).toLocaleString('en') : x.toPrecision(3));
@@ -138,12 +151,29 @@ function browser(): string {
   return `${table([head, ...cells])}\n\n${note} ${name}, ${peer}. ${machineOf(machine)}; \`npm run bench:browser\`.`;
 }
 
+function load(): string {
+  const { machine, model, nRuns, fileBytes, neededBytes, ...f } = read<LoadFile>('load');
+  const row = (what: string, ms: number, peakBytes?: number): string[] => {
+    return [what, short(ms), peakBytes ? (peakBytes / neededBytes).toFixed(2) : ''];
+  };
+  const cells = [
+    row('`cat FILE > /dev/null`', f.catMs),
+    row('copy into fresh memory', f.copyFreshMs),
+    row('the same again, memory in place', f.copyAgainMs),
+    row('load, 1 thread', f.loadMs[1], f.peakBytes[1]),
+    row('load, 2 threads', f.loadMs[2], f.peakBytes[2]),
+  ];
+  const head = [`${model.replace(':', ' ')}, ${(fileBytes / 1e9).toFixed(2)} GB`, 'ms', 'peak memory'];
+  const note = `Medians of ${nRuns}, in turns. Peak: of the process, as a multiple of weights and key-value cache.`;
+  return `${table([head, ...cells])}\n\n${note} ${machineOf(machine)}; \`npm run bench:load\`.`;
+}
+
 function table([head, ...rows]: Cells): string {
   const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
   return [line(head!), line(head!.map(() => '---')), ...rows.map(line)].join('\n');
 }
 
-const TABLES: Readonly<Record<string, () => string>> = { tier1, sweep, speed, browser };
+const TABLES: Readonly<Record<string, () => string>> = { tier1, sweep, speed, browser, load };
 /** Formatting pads the cells of a table. */
 const squeeze = (text: string): string => text.replace(/ +/g, ' ').replace(/-{3,}/g, '---');
 

@@ -11,7 +11,10 @@ export const RUNNABLE_DTYPES: readonly DType[] = Object.keys(CODECS) as DType[];
 
 /** Where an executor gets the weights from, once, while it is created. */
 export interface WeightSource {
-  /** Reads bytes of the named tensor, as the file stores them, from `offsetBytes` within it. */
+  /**
+   * Reads bytes of the named tensor, as the file stores them, from `offsetBytes` within it. A few reads may be under
+   * way at the same time.
+   */
   read(name: string, offsetBytes: number, target: Uint8Array): Promise<void>;
 }
 

@@ -8,10 +8,12 @@ export interface ByteSource {
   readonly name: string;
   readonly sizeBytes: number;
   /**
-   * Reads `target.length` bytes from `offsetBytes` into `target` (which may view shared memory).
+   * Reads `target.length` bytes from `offsetBytes` into `target` (which may view shared memory). A few reads may be
+   * under way at the same time.
    * @throws {GgufError} GGUF_TRUNCATED when the source ends before.
    */
   read(offsetBytes: number, target: Uint8Array): Promise<void>;
+  /** Reads that are still under way then may fail: nobody waits for them. */
   close(): Promise<void>;
 }
 

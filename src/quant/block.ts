@@ -1,5 +1,5 @@
-// What all quantised formats have in common: a block is small integers (quants), scales and perhaps minima. A format's
-// file says how the fields are read from the bytes; decoding them is the same for all, and so is repacking for kernels.
+// What all quantised formats have in common: a block is small integers (quants), scales and perhaps minima. A format is
+// data: where in a block's bytes the bits of each stand. Decoding follows from it, and so does packing for kernels.
 //   value = d · scale · (q − offset)   or   d · scale · level[q]   or   d · scale · q + minimum
 // where scale is 1, or a small integer that 16 or 32 values share, and minimum is m itself or −dMin · min.
 
@@ -8,16 +8,22 @@ import type { DType } from '../base/dtype.ts';
 import { f16ToF32 } from '../base/float16.ts';
 import type { Codec } from './codec.ts';
 
-/** The fields of a block, to be filled again and again. */
-export interface Block {
-  /** Bit patterns of binary16. `dMinBits` is m where there are no `mins`. */
-  dBits: number;
-  dMinBits: number;
-  /** One a value; bytes of Q8_0 are signed ones. */
-  readonly quants: Uint8Array;
-  /** One for every `scaleColumns` values. */
-  readonly scales: Int8Array;
-  readonly mins: Uint8Array;
+/**
+ * Some bits of `count` integers of a block, from integer `first` on. Integers i, i + span, i + 2·span … share byte i of
+ * `span` bytes, from bit `shift` on, as many as fit; then the next `span` bytes follow. Integers to which no field
+ * belongs are 0.
+ */
+export interface Field {
+  /** Where the first byte stands, from the start of the block. */
+  readonly at: number;
+  readonly span: number;
+  readonly width: 8 | 6 | 4 | 2 | 1;
+  /** The bit of the integer that they begin at. Default 0. */
+  readonly to?: number;
+  /** Defaults: 0, all there are, 0. */
+  readonly first?: number;
+  readonly count?: number;
+  readonly shift?: number;
 }
 
 export interface QuantizedFormat {
@@ -30,34 +36,74 @@ export interface QuantizedFormat {
   /** Values that share an integer scale; 0: there are none. */
   readonly scaleColumns: 0 | 16 | 32;
   readonly hasMinima: boolean;
-  /** Reads the block at `at`. */
-  read(bytes: Uint8Array, at: number, block: Block): void;
+  /** Where the binary16 d stands, and dMin, which is m where there are no `mins`. */
+  readonly dAt: number;
+  readonly dMinAt?: number;
+  /** One a value. */
+  readonly quants: readonly Field[];
+  /** One for every `scaleColumns` values: bytes, signed once `scaleOffset` (0 by default) is subtracted. */
+  readonly scales?: readonly Field[];
+  readonly scaleOffset?: number;
+  readonly mins?: readonly Field[];
 }
 
-/** The largest block has 256 values in sixteen parts. */
-export function newBlock(): Block {
-  return { dBits: 0, dMinBits: 0, quants: new Uint8Array(256), scales: new Int8Array(16), mins: new Uint8Array(16) };
+/** Where the bits of integer `index` stand: the byte, and the bit in it; undefined where it has none in this field. */
+export function placeOf(field: Field, index: number): { readonly byte: number; readonly bit: number } | undefined {
+  const { at, span, width, first = 0, count = Infinity, shift = 0 } = field;
+  const i = index - first;
+  if (i < 0 || i >= count) return undefined;
+  const chunkSize = span * Math.floor((8 - shift) / width);
+  const inChunk = i % chunkSize;
+  return {
+    byte: at + span * Math.floor(i / chunkSize) + (inChunk % span),
+    bit: shift + width * Math.floor(inChunk / span),
+  };
 }
 
-export const wordAt = (bytes: Uint8Array, at: number): number => bytes[at]! | (bytes[at + 1]! << 8);
+/** Reads the first `n` integers of the block at `at`. */
+type ReadIntegers = (bytes: Uint8Array, at: number, out: Uint8Array | Int8Array) => void;
+
+function readerOf(fields: readonly Field[], n: number, offset = 0): ReadIntegers {
+  const parts = fields.flatMap((field) =>
+    Array.from({ length: n }, (_, index) => ({ field, index, place: placeOf(field, index) })),
+  );
+  const steps = parts.flatMap(({ field: { width, to = 0 }, index, place }) =>
+    place ? [index, place.byte, place.bit, (1 << width) - 1, to] : [],
+  );
+  const table = Uint16Array.from(steps);
+  return (bytes, at, out) => {
+    out.fill(-offset, 0, n);
+    for (let i = 0; i < table.length; i += 5) {
+      out[table[i]!]! += ((bytes[at + table[i + 1]!]! >> table[i + 2]!) & table[i + 3]!) << table[i + 4]!;
+    }
+  };
+}
 
 /** Decodes as ggml does: every product is rounded to float32. */
 export function codecOf(format: QuantizedFormat, encode?: Codec['encode']): Codec {
-  const { dtype, bits, offset, levels, scaleColumns, hasMinima, read } = format;
+  const { dtype, bits, offset, levels, scaleColumns, hasMinima, dAt, dMinAt = 0 } = format;
   const { blockElements, blockBytes } = BLOCK_FORMATS[dtype];
-  const block = newBlock();
   const integer = (q: number): number => levels?.[q] ?? (bits === 8 ? (q << 24) >> 24 : q - offset);
   const partSize = scaleColumns || blockElements;
+  const nParts = blockElements / partSize;
+  const quants = new Uint8Array(blockElements);
+  const scales = new Int8Array(nParts);
+  const mins = new Uint8Array(nParts);
+  const readQuants = readerOf(format.quants, blockElements);
+  const readScales = readerOf(format.scales ?? [], nParts, format.scaleOffset);
+  const readMins = readerOf(format.mins ?? [], nParts);
   const decode: Codec['decode'] = (bytes, out) => {
     for (let first = 0, at = 0; first < out.length; first += blockElements, at += blockBytes) {
-      read(bytes, at, block);
-      const d = f16ToF32(block.dBits);
-      const dMin = hasMinima ? f16ToF32(block.dMinBits) : 0;
-      for (let part = 0; part * partSize < blockElements; part++) {
-        const scale = scaleColumns ? Math.fround(d * block.scales[part]!) : d;
-        const minimum = scaleColumns ? -Math.fround(dMin * block.mins[part]!) : dMin;
+      const d = f16ToF32(wordAt(bytes, at + dAt));
+      const dMin = hasMinima ? f16ToF32(wordAt(bytes, at + dMinAt)) : 0;
+      readQuants(bytes, at, quants);
+      readScales(bytes, at, scales);
+      readMins(bytes, at, mins);
+      for (let part = 0; part < nParts; part++) {
+        const scale = scaleColumns ? Math.fround(d * scales[part]!) : d;
+        const minimum = scaleColumns ? -Math.fround(dMin * mins[part]!) : dMin;
         for (let i = part * partSize; i < (part + 1) * partSize; i++) {
-          const value = scale * integer(block.quants[i]!);
+          const value = scale * integer(quants[i]!);
           out[first + i] = hasMinima ? Math.fround(value) + minimum : value;
         }
       }
@@ -65,3 +111,5 @@ export function codecOf(format: QuantizedFormat, encode?: Codec['encode']): Code
   };
   return encode ? { decode, encode } : { decode };
 }
+
+const wordAt = (bytes: Uint8Array, at: number): number => bytes[at]! | (bytes[at + 1]! << 8);

@@ -3,9 +3,7 @@
 // each in bytes, two high bits each in a 16-bit word. value = d · scale · level.
 // Source: block_iq4_nl, block_iq4_xs and kvalues_iq4nl of ggml; the levels are constants of the format.
 
-import { wordAt } from './block.ts';
 import type { QuantizedFormat } from './block.ts';
-import { readHalfBytes } from './q4.ts';
 
 const LEVELS = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113] as const;
 
@@ -16,10 +14,8 @@ export const IQ4_NL: QuantizedFormat = {
   levels: LEVELS,
   scaleColumns: 0,
   hasMinima: false,
-  read(bytes, at, block) {
-    block.dBits = wordAt(bytes, at);
-    readHalfBytes(bytes, at + 2, block.quants);
-  },
+  dAt: 0,
+  quants: [{ at: 2, span: 16, width: 4 }],
 };
 
 export const IQ4_XS: QuantizedFormat = {
@@ -29,13 +25,11 @@ export const IQ4_XS: QuantizedFormat = {
   levels: LEVELS,
   scaleColumns: 32,
   hasMinima: false,
-  read(bytes, at, block) {
-    block.dBits = wordAt(bytes, at);
-    const high = wordAt(bytes, at + 2);
-    for (let j = 0; j < 8; j++) {
-      const low = (bytes[at + 4 + (j >> 1)]! >> (4 * (j & 1))) & 15;
-      block.scales[j] = (low | (((high >> (2 * j)) & 3) << 4)) - 32;
-      readHalfBytes(bytes, at + 8 + 16 * j, block.quants, 32 * j);
-    }
-  },
+  dAt: 0,
+  quants: [{ at: 8, span: 16, width: 4 }],
+  scales: [
+    { at: 4, span: 1, width: 4 },
+    { at: 2, span: 1, width: 2, to: 4 },
+  ],
+  scaleOffset: 32,
 };

@@ -3,7 +3,6 @@
 // Source: block_q4_0, block_q4_1 and quantize_row_q4_0_ref of ggml.
 
 import { BLOCK_FORMATS } from '../base/dtype.ts';
-import { wordAt } from './block.ts';
 import type { QuantizedFormat } from './block.ts';
 import { scaleToF16 } from './codec.ts';
 import type { Codec } from './codec.ts';
@@ -11,25 +10,14 @@ import type { Codec } from './codec.ts';
 const { blockElements, blockBytes } = BLOCK_FORMATS.Q4_0;
 const half = blockElements / 2;
 
-/** Sixteen bytes of half-bytes in that order: 32 quants from `to` on. */
-export function readHalfBytes(bytes: Uint8Array, at: number, quants: Uint8Array, to = 0): void {
-  for (let i = 0; i < half; i++) {
-    const pair = bytes[at + i]!;
-    quants[to + i] = pair & 15;
-    quants[to + half + i] = pair >> 4;
-  }
-}
-
 export const Q4_0: QuantizedFormat = {
   dtype: 'Q4_0',
   bits: 4,
   offset: 8,
   scaleColumns: 0,
   hasMinima: false,
-  read(bytes, at, block) {
-    block.dBits = wordAt(bytes, at);
-    readHalfBytes(bytes, at + 2, block.quants);
-  },
+  dAt: 0,
+  quants: [{ at: 2, span: 16, width: 4 }],
 };
 
 export const Q4_1: QuantizedFormat = {
@@ -38,11 +26,9 @@ export const Q4_1: QuantizedFormat = {
   offset: 0,
   scaleColumns: 0,
   hasMinima: true,
-  read(bytes, at, block) {
-    block.dBits = wordAt(bytes, at);
-    block.dMinBits = wordAt(bytes, at + 2);
-    readHalfBytes(bytes, at + 4, block.quants);
-  },
+  dAt: 0,
+  dMinAt: 2,
+  quants: [{ at: 4, span: 16, width: 4 }],
 };
 
 export const encodeQ4_0: Codec['encode'] = (values, out) => {

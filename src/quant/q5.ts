@@ -2,15 +2,12 @@
 // to value i. Q5_0: value = d · (q - 16); Q5_1: value = d · q + m.
 // Source: block_q5_0 and block_q5_1 of ggml.
 
-import { wordAt } from './block.ts';
-import type { QuantizedFormat } from './block.ts';
-import { readHalfBytes } from './q4.ts';
+import type { Field, QuantizedFormat } from './block.ts';
 
-function readFiveBits(bytes: Uint8Array, at: number, quants: Uint8Array): void {
-  const high = wordAt(bytes, at) | (wordAt(bytes, at + 2) << 16);
-  readHalfBytes(bytes, at + 4, quants);
-  for (let i = 0; i < 32; i++) quants[i]! |= ((high >>> i) & 1) << 4;
-}
+const fiveBits = (at: number): readonly Field[] => [
+  { at: at + 4, span: 16, width: 4 },
+  { at, span: 1, width: 1, to: 4 },
+];
 
 export const Q5_0: QuantizedFormat = {
   dtype: 'Q5_0',
@@ -18,10 +15,8 @@ export const Q5_0: QuantizedFormat = {
   offset: 16,
   scaleColumns: 0,
   hasMinima: false,
-  read(bytes, at, block) {
-    block.dBits = wordAt(bytes, at);
-    readFiveBits(bytes, at + 2, block.quants);
-  },
+  dAt: 0,
+  quants: fiveBits(2),
 };
 
 export const Q5_1: QuantizedFormat = {
@@ -30,9 +25,7 @@ export const Q5_1: QuantizedFormat = {
   offset: 0,
   scaleColumns: 0,
   hasMinima: true,
-  read(bytes, at, block) {
-    block.dBits = wordAt(bytes, at);
-    block.dMinBits = wordAt(bytes, at + 2);
-    readFiveBits(bytes, at + 4, block.quants);
-  },
+  dAt: 0,
+  dMinAt: 2,
+  quants: fiveBits(4),
 };

@@ -2,7 +2,6 @@
 // Source: block_q8_0 and quantize_row_q8_0_ref of ggml.
 
 import { BLOCK_FORMATS } from '../base/dtype.ts';
-import { wordAt } from './block.ts';
 import type { QuantizedFormat } from './block.ts';
 import { scaleToF16 } from './codec.ts';
 import type { Codec } from './codec.ts';
@@ -15,10 +14,8 @@ export const Q8_0: QuantizedFormat = {
   offset: 0,
   scaleColumns: 0,
   hasMinima: false,
-  read(bytes, at, block) {
-    block.dBits = wordAt(bytes, at);
-    for (let i = 0; i < blockElements; i++) block.quants[i] = bytes[at + 2 + i]!;
-  },
+  dAt: 0,
+  quants: [{ at: 2, span: 32, width: 8 }],
 };
 
 export const encodeQ8_0: Codec['encode'] = (values, out) => {

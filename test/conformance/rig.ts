@@ -36,6 +36,9 @@ function relaxedDots(): KernelVariant['dot'][] {
 
 export const THREAD_COUNTS: readonly number[] = [1, 2, 3];
 
+/** Bytes below what is computed with, so that addresses cross 2^31, and so that they have more than 32 bits. */
+const GAPS: readonly number[] = [2 ** 31 - 2 ** 15, ...(wasmFeatures().memory64 ? [2 ** 32] : [])];
+
 interface Check {
   readonly name: string;
   readonly tensor: Tensor;
@@ -176,12 +179,14 @@ export async function createExecutor(
   variant: KernelVariant,
   nThreads: number,
   activations: Activations = 'f32',
+  gapBytes = 0,
 ): Promise<WasmExecutor> {
   const executor = await WasmExecutor.create(rig.graph, rig.source, {
     kernels: variant.set,
     variant,
     nThreads,
     activations,
+    gapBytes,
   });
   fillInputs(rig, executor);
   return executor;
@@ -224,23 +229,25 @@ export function conform(name: string, build: (rig: Rig) => void, options: Confor
       const reference = await ReferenceExecutor.create(oracle.graph, oracle.source);
       fillInputs(oracle, reference);
       const expected = steps.map((counts) => runStep(oracle, reference, counts));
-      for (const variant of VARIANTS) {
-        for (const nThreads of THREAD_COUNTS) {
-          const rig = new Rig();
-          build(rig);
-          const executor = await createExecutor(rig, variant, nThreads, mode);
-          try {
-            steps.forEach((counts, step) => {
-              const where = `${executor.description}, ${JSON.stringify(counts)}`;
-              const actual = runStep(rig, executor, counts);
-              rig.checks.forEach((check, i) => {
-                const atStep = { expected: expected[step]![i]!, counts, where };
-                compare(check, actual[i]!, atStep, keepsStaleRows && mode === 'f32');
-              });
+      const places = VARIANTS.flatMap((variant) =>
+        THREAD_COUNTS.map((nThreads) => ({ variant, nThreads, gapBytes: 0 })),
+      );
+      for (const gapBytes of GAPS) places.push({ variant: VARIANTS[0]!, nThreads: 2, gapBytes });
+      for (const { variant, nThreads, gapBytes } of places) {
+        const rig = new Rig();
+        build(rig);
+        const executor = await createExecutor(rig, variant, nThreads, mode, gapBytes);
+        try {
+          steps.forEach((counts, step) => {
+            const where = `${executor.description}, ${JSON.stringify(counts)}, above a gap of ${gapBytes} bytes`;
+            const actual = runStep(rig, executor, counts);
+            rig.checks.forEach((check, i) => {
+              const atStep = { expected: expected[step]![i]!, counts, where };
+              compare(check, actual[i]!, atStep, keepsStaleRows && mode === 'f32');
             });
-          } finally {
-            await executor.close();
-          }
+          });
+        } finally {
+          await executor.close();
         }
       }
     });

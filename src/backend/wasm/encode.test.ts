@@ -64,11 +64,11 @@ test('parameters stand in the order in which the kernel declares them, as i32 or
   const { program, start, view, word } = encode();
   assert.equal(word(1, PARAM_SLOT), 12);
   assert.equal(view.getFloat32(start + RECORD_BYTES + (PARAM_SLOT + 1) * SLOT_BYTES, true), 0.25);
-  // matmul: nOut, blocks a row, bytes a group, bytes of a row of x.
+  // matmul: nOut, nIn, blocks a row, bytes a group, bytes of a row of x.
   assert.equal(program.instructions[2]!.op, 'matmul');
   assert.deepEqual(
-    [0, 1, 2, 3].map((n) => word(2, PARAM_SLOT + n)),
-    [9, 12, 12 * 16, 48],
+    [0, 1, 2, 3, 4].map((n) => word(2, PARAM_SLOT + n)),
+    [9, 12, 12, 12 * 16, 48],
   );
 });
 

@@ -16,10 +16,11 @@ import {
   SCRATCH_SLOT,
   SHARED_SCRATCH_SLOT,
   SLOT_BYTES,
+  setAddress,
 } from './kernels/kernel.ts';
-import type { Kernel } from './kernels/kernel.ts';
+import type { Kernel, Routine } from './kernels/kernel.ts';
 import { kernelFor } from './kernels/table.ts';
-import { isPacked } from './memory.ts';
+import { isPacked } from './load.ts';
 import type { MemoryLayout } from './memory.ts';
 
 /**
@@ -28,7 +29,7 @@ import type { MemoryLayout } from './memory.ts';
  */
 export function encodePrograms(
   programs: readonly Program[],
-  kernels: readonly Kernel[],
+  kernels: readonly Routine[],
   layout: MemoryLayout,
   memory: ArrayBufferLike,
 ): void {
@@ -40,10 +41,15 @@ export function encodePrograms(
       checkLayouts(instruction);
       view.setInt32(record, kernels.indexOf(kernel), true);
       encodeInstruction(instruction, kernel, layout, view, record);
-      view.setUint32(record + COUNTER_SLOT * SLOT_BYTES, layout.countersAddress + 4 * i, true);
-      view.setInt32(record + COUNTER_STRIDE_SLOT * SLOT_BYTES, layout.counterBytes, true);
+      encodeCounter(layout, i, view, record);
     });
   });
+}
+
+/** Where the threads count the runs that they take of instruction `index` of a program. */
+export function encodeCounter(layout: MemoryLayout, index: number, view: DataView, record: number): void {
+  setAddress(view, record + COUNTER_SLOT * SLOT_BYTES, layout.countersAddress + 4 * index);
+  view.setInt32(record + COUNTER_STRIDE_SLOT * SLOT_BYTES, layout.counterBytes, true);
 }
 
 /** Packed matrices are read by matmul and embed only, and these read nothing else. */
@@ -65,15 +71,15 @@ function encodeInstruction(
   const slot = (index: number): number => record + index * SLOT_BYTES;
   view.setInt32(record + BARRIER_OFFSET, barrier ? 1 : 0, true);
   if (typeof rows === 'number') view.setInt32(slot(ROWS_VALUE_SLOT), rows, true);
-  view.setUint32(
+  setAddress(
+    view,
     slot(ROWS_SLOT),
     typeof rows === 'number' ? slot(ROWS_VALUE_SLOT) : layout.rowCountAddress(rows.name),
-    true,
   );
-  view.setUint32(slot(OUT_SLOT), layout.addressOf(out), true);
-  inputs.forEach((input, i) => view.setUint32(slot(INPUT_SLOT + i), layout.addressOf(input), true));
-  view.setUint32(slot(SCRATCH_SLOT), layout.scratchAddress, true);
-  view.setUint32(slot(SHARED_SCRATCH_SLOT), layout.sharedScratchAddress, true);
+  setAddress(view, slot(OUT_SLOT), layout.addressOf(out));
+  inputs.forEach((input, i) => setAddress(view, slot(INPUT_SLOT + i), layout.addressOf(input)));
+  setAddress(view, slot(SCRATCH_SLOT), layout.scratchAddress);
+  setAddress(view, slot(SHARED_SCRATCH_SLOT), layout.sharedScratchAddress);
   view.setInt32(slot(SCRATCH_BYTES_SLOT), layout.scratchBytes, true);
 
   const values = kernel.values(instruction);

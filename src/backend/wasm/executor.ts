@@ -2,27 +2,26 @@
 // program's records on the thread pool, one entry into WebAssembly a step.
 
 import { platform } from '#platform';
-import { BLOCK_FORMATS } from '../../base/dtype.ts';
 import type { DType } from '../../base/dtype.ts';
 import { SmallMindError, assert } from '../../base/errors.ts';
 import { lower } from '../../graph/lower.ts';
 import { planProgram } from '../../graph/plan.ts';
 import type { Clearing, Program } from '../../graph/plan.ts';
 import type { ActivationDType, Graph, Tensor } from '../../graph/tensor.ts';
-import { columnsOf, elementsMax, rowsOf, sizeBytesMax } from '../../graph/tensor.ts';
-import { dequantize } from '../../quant/codecs.ts';
-import { requireFinite } from '../executor.ts';
+import { elementsMax } from '../../graph/tensor.ts';
 import type { Executor, LoadProgress, WeightSource } from '../executor.ts';
-import { encodePrograms } from './encode.ts';
+import { encodeCounter, encodePrograms } from './encode.ts';
 import { CLEARING, LINE_BYTES, RECORD_BYTES, kernelKey } from './kernels/kernel.ts';
 import type { KernelSet, KernelVariant } from './kernels/kernel.ts';
 import { kernelsOf } from './kernels/table.ts';
-import { groupBlockBytes, interleavingOf, quantizedFormatOf } from './kernels/weights.ts';
-import { distinctLeaves, isPacked, layOutMemory, leafBytes } from './memory.ts';
+import { packKernelOf } from './kernels/pack.ts';
+import { interleavingOf, quantizedFormatOf } from './kernels/weights.ts';
+import { isPacked, loadWeights } from './load.ts';
+import type { LoadTarget } from './load.ts';
+import { distinctLeaves, layOutMemory } from './memory.ts';
 import type { MemoryLayout } from './memory.ts';
 import { PAGE_BYTES, buildModule } from './module.ts';
 import type { ModuleKind } from './module.ts';
-import { packRows } from './pack.ts';
 import { threadPool } from './pool.ts';
 import type { PoolModel } from './pool.ts';
 import { chooseVariant } from './probe.ts';
@@ -38,10 +37,9 @@ export interface WasmOptions {
   readonly onProgress?: LoadProgress;
   /** For tests: this variant in place of the one that the probe chooses for `kernels`. */
   readonly variant?: KernelVariant;
+  /** For tests: memory left out before all but the records, so that addresses are high. */
+  readonly gapBytes?: number;
 }
-
-/** Bytes of the file that are held at once while packing. */
-const STAGING_BYTES = 4 << 20;
 
 export class WasmExecutor implements Executor {
   readonly description: string;
@@ -83,14 +81,35 @@ export class WasmExecutor implements Executor {
     const shared = nThreads > 1;
     const all = [graphs].flat();
     const programs = all.map((graph) => planForWasm(graph, options, variant));
-    const layout = layOutMemory(programs, nThreads);
-    const kernels = kernelsOf(programs);
-    const memory = allocate(layout.sizeBytes, shared);
+    const layout = layOutMemory(programs, nThreads, options.gapBytes);
+    const leaves = distinctLeaves(programs);
+    const weights = leaves.filter((leaf) => leaf.op === 'weight');
+    const packed = new Set(weights.filter(isPacked).map((leaf) => leaf.dtype as DType));
+    const kernels = [...kernelsOf(programs), ...[...packed].map(packKernelOf)];
+    const memory = allocate(layout, shared);
     encodePrograms(programs, kernels, layout, memory.buffer);
+    encodeCounter(layout, 0, new DataView(memory.buffer), layout.packingAddress);
+    fillConstants(all, leaves, layout, memory);
     const place = threadPool.reserve(nThreads);
     try {
-      await loadLeaves(all, programs, layout, memory, source, { variant, onProgress: options.onProgress });
-      const model = await threadPool.attach(place, await compile({ kernels, variant, shared }), memory);
+      const module = await compile({ kernels, variant, pointer: layout.pointer, shared });
+      // This thread begins; the others join it when they have started.
+      let model = await threadPool.instantiate(place, module, memory);
+      const attaching = threadPool.attach(place, model, module, memory);
+      attaching.then(
+        (attached) => (model = attached),
+        () => {},
+      );
+      const target: LoadTarget = {
+        buffer: memory.buffer,
+        scratchAddress: layout.arenaAddress,
+        recordAddress: layout.packingAddress,
+        kernels,
+        addressOf: (leaf) => layout.leafAddress(leaf),
+        run: () => threadPool.run(model, layout.packingAddress, 1),
+      };
+      await loadWeights(weights, source, target, options.onProgress);
+      model = await attaching;
       return new WasmExecutor(programs, layout, memory, model, variant);
     } catch (error) {
       await threadPool.release(place);
@@ -198,10 +217,13 @@ function refuseClosed(): never {
   throw new Error('closed');
 }
 
-function allocate(sizeBytes: number, shared: boolean): WebAssembly.Memory {
+function allocate({ sizeBytes, pointer }: MemoryLayout, shared: boolean): WebAssembly.Memory {
   const pages = Math.ceil(sizeBytes / PAGE_BYTES);
+  const wide = { initial: BigInt(pages), maximum: BigInt(pages), address: pointer, shared };
   try {
-    return new WebAssembly.Memory({ initial: pages, maximum: pages, shared });
+    // The compiler's library does not know 64-bit memories yet.
+    const descriptor = pointer === 'i64' ? (wide as unknown as WebAssembly.MemoryDescriptor) : undefined;
+    return new WebAssembly.Memory(descriptor ?? { initial: pages, maximum: pages, shared });
   } catch (error) {
     throw new SmallMindError(
       'OUT_OF_MEMORY',
@@ -217,9 +239,9 @@ const compiled = new Map<string, Promise<WebAssembly.Module>>();
 
 /** The module of a kind, compiled once in this thread. */
 function compile(kind: ModuleKind): Promise<WebAssembly.Module> {
-  const { kernels, variant, shared } = kind;
+  const { kernels, variant, pointer, shared } = kind;
   const names = kernels.map((k) => kernelKey(k.op, k.dtypes));
-  const key = [variant.set, variant.dot, shared, ...names].join(' ');
+  const key = [variant.set, variant.dot, pointer, shared, ...names].join(' ');
   let module = compiled.get(key);
   if (!module) {
     module = WebAssembly.compile(buildModule(kind).toBytes() as BufferSource);
@@ -228,80 +250,16 @@ function compile(kind: ModuleKind): Promise<WebAssembly.Module> {
   return module;
 }
 
-interface LeafOptions {
-  readonly variant: KernelVariant;
-  readonly onProgress?: LoadProgress;
-}
-
-/** Fills constants and weights. State and inputs are zero, as new memory is. */
-async function loadLeaves(
+function fillConstants(
   graphs: readonly Graph[],
-  programs: readonly Program[],
+  leaves: readonly Tensor[],
   layout: MemoryLayout,
   memory: WebAssembly.Memory,
-  source: WeightSource,
-  options: LeafOptions,
-): Promise<void> {
-  const leaves = distinctLeaves(programs);
-  const weights = leaves.filter((l) => l.op === 'weight');
-  const totalBytes = weights.reduce((sum, l) => sum + sizeBytesMax(l), 0);
-  let doneBytes = 0;
-  options.onProgress?.(0, totalBytes);
-  // A matrix of fewer than eight rows still needs room for a whole group.
-  const staging = new Uint8Array(Math.max(Math.min(totalBytes, STAGING_BYTES), ...weights.map(groupBytes)));
+): void {
   for (const leaf of leaves) {
-    const address = layout.leafAddress(leaf);
-    if (leaf.op === 'constant') new Float32Array(memory.buffer, address).set(constantOf(graphs, leaf.name));
-    if (leaf.op !== 'weight') continue;
-    const target = new Uint8Array(memory.buffer, address, leafBytes(leaf));
-    await loadWeight(leaf, target, source, staging, options.variant, (bytes) => {
-      doneBytes += bytes;
-      options.onProgress?.(doneBytes, totalBytes);
-    });
-  }
-}
-
-function constantOf(graphs: readonly Graph[], name: string): Float32Array {
-  const values = graphs.map((g) => g.constants.get(name)).find((v) => v !== undefined);
-  assert(values, `constant "${name}" has no values`);
-  return values;
-}
-
-/** Bytes of eight rows of a matrix as the file stores them; of a whole vector. */
-function groupBytes(leaf: Tensor): number {
-  if (!isPacked(leaf)) return sizeBytesMax(leaf);
-  const { blockElements, blockBytes } = BLOCK_FORMATS[leaf.dtype as DType];
-  return 8 * (columnsOf(leaf) / blockElements) * blockBytes;
-}
-
-async function loadWeight(
-  leaf: Tensor,
-  target: Uint8Array,
-  source: WeightSource,
-  staging: Uint8Array,
-  variant: KernelVariant,
-  onBytes: (bytes: number) => void,
-): Promise<void> {
-  const dtype = leaf.dtype as DType;
-  const totalBytes = sizeBytesMax(leaf);
-  if (!isPacked(leaf)) {
-    const bytes = staging.subarray(0, totalBytes);
-    await source.read(leaf.name, 0, bytes);
-    const values = dequantize(dtype, bytes);
-    requireFinite(leaf.name, values);
-    new Float32Array(target.buffer as ArrayBuffer, target.byteOffset, elementsMax(leaf)).set(values);
-    onBytes(totalBytes);
-    return;
-  }
-  assert(typeof rowsOf(leaf) === 'number', `weight "${leaf.name}" has rows that vary`);
-  const nColumns = columnsOf(leaf);
-  const nGroupsAtOnce = Math.floor(staging.length / groupBytes(leaf));
-  const packedBytes = (nColumns / BLOCK_FORMATS[dtype].blockElements) * groupBlockBytes(dtype);
-  for (let offset = 0, group = 0; offset < totalBytes; group += nGroupsAtOnce) {
-    const rows = staging.subarray(0, Math.min(nGroupsAtOnce * groupBytes(leaf), totalBytes - offset));
-    await source.read(leaf.name, offset, rows);
-    packRows({ name: leaf.name, dtype, nColumns }, rows, target.subarray(group * packedBytes), variant);
-    offset += rows.length;
-    onBytes(rows.length);
+    if (leaf.op !== 'constant') continue;
+    const values = graphs.map((g) => g.constants.get(leaf.name)).find((v) => v !== undefined);
+    assert(values, `constant "${leaf.name}" has no values`);
+    new Float32Array(memory.buffer, layout.leafAddress(leaf)).set(values);
   }
 }

@@ -1,4 +1,4 @@
-// The layout: everything has memory of its own, aligned, and what does not fit into 4 GiB is refused.
+// The layout: everything has memory of its own, aligned, and what no memory holds is refused.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -7,7 +7,7 @@ import { planProgram } from '../../graph/plan.ts';
 import { Graph, sizeBytesMax } from '../../graph/tensor.ts';
 import type { Tensor } from '../../graph/tensor.ts';
 import { CLEARING, RECORD_BYTES } from './kernels/kernel.ts';
-import { layOutMemory, leafBytes } from './memory.ts';
+import { layOutMemory, leafBytes, pointerFor } from './memory.ts';
 
 /** A program with a leaf in every region. */
 function sample(nKvRow = 64, nVocab = 9) {
@@ -70,14 +70,15 @@ test('matrices take whole groups of eight rows, vectors are kept as f32', () => 
   assert.equal(leafBytes(state), sizeBytesMax(state));
 });
 
-test('what needs more than 4 GiB is refused, with what it needs and what helps', () => {
+test('addresses have 64 bits only above 4 GiB; what is more than there is, is refused, with what helps', () => {
   const nRow = 2 ** 25;
-  assert.throws(() => layOutMemory([sample(nRow)], 1), {
-    name: 'UnsupportedError',
-    code: 'UNSUPPORTED_FEATURE',
-    message: /needs 4\.0 GiB.*smaller context/,
-  });
-  assert.ok(layOutMemory([sample(nRow - 1024)], 1).sizeBytes < 2 ** 32);
+  assert.equal(layOutMemory([sample(nRow - 1024)], 1).pointer, 'i32');
+  assert.equal(layOutMemory([sample(nRow)], 1).pointer, 'i64');
+  const refusal = (message: RegExp) => ({ name: 'UnsupportedError', code: 'UNSUPPORTED_FEATURE', message });
+  assert.throws(() => layOutMemory([sample(4 * nRow)], 1), refusal(/needs 16\.0 GiB.* has 16 GiB here; use a smaller/));
+  assert.equal(pointerFor(2 ** 32, false), 'i32');
+  const without = refusal(/needs 5 GiB.* has 4 GiB here; use Node 24, .*a smaller context, .*smaller model/);
+  assert.throws(() => pointerFor(5 * 2 ** 30, false), without);
 });
 
 test('names that are not in the program are our own mistake', () => {

@@ -2,16 +2,16 @@
 // arena, constants, weights, state. Programs share one arena, and leaves of the same name. Everything has its address
 // before the memory is made.
 
-import { BLOCK_FORMATS } from '../../base/dtype.ts';
-import type { DType } from '../../base/dtype.ts';
 import { UnsupportedError, assert } from '../../base/errors.ts';
 import type { Instruction, Operand, Program } from '../../graph/plan.ts';
 import type { Tensor } from '../../graph/tensor.ts';
-import { columnsOf, elementsMax, rowsOf, sizeBytesMax } from '../../graph/tensor.ts';
+import { sizeBytesMax } from '../../graph/tensor.ts';
+import { wasmFeatures } from './emit/features.ts';
+import type { PointerType } from './emit/opcodes.ts';
 import { RECORD_BYTES, SCRATCH_BYTES_MIN } from './kernels/kernel.ts';
 import type { Kernel } from './kernels/kernel.ts';
 import { kernelFor } from './kernels/table.ts';
-import { groupBlockBytes } from './kernels/weights.ts';
+import { loadingBytes, packedBytes } from './load.ts';
 
 /** Control words, a cache line each, from address 0 on. */
 export const COUNT_ADDRESS = 0;
@@ -23,12 +23,17 @@ const ROW_COUNTS_ADDRESS = 320;
 const ROW_COUNT_MAX = 64;
 
 const ALIGNMENT_BYTES = 64;
-const MEMORY_BYTES_MAX = 2 ** 32;
+/** What addresses of 32 bits reach, and how much memory engines give to those of 64. */
+const MEMORY_BYTES_MAX: Readonly<Record<PointerType, number>> = { i32: 2 ** 32, i64: 2 ** 34 };
 
 export interface MemoryLayout {
   readonly sizeBytes: number;
+  /** Width of addresses. All that the caller of `run` names lies below 4 GiB. */
+  readonly pointer: PointerType;
   /** Of each program's records. */
   readonly programAddresses: readonly number[];
+  /** Of the record by which weights are packed. */
+  readonly packingAddress: number;
   readonly scratchAddress: number;
   /** Scratch of each thread. */
   readonly scratchBytes: number;
@@ -38,7 +43,7 @@ export interface MemoryLayout {
   readonly counterBytes: number;
   /** Of what threads share within an instruction. */
   readonly sharedScratchAddress: number;
-  /** Of the memory of all intermediates, as long as the largest program wants it. */
+  /** Of the memory of all intermediates, as long as the largest program wants it, and loading. */
   readonly arenaAddress: number;
   /** Address of an operand: a leaf's, or the arena's plus its offset. */
   addressOf(operand: Operand): number;
@@ -47,22 +52,14 @@ export interface MemoryLayout {
   rowCountAddress(name: string): number;
 }
 
-/** Matrices are packed in groups of eight rows; vectors are kept as f32. */
-export const isPacked = (leaf: Tensor): boolean => leaf.op === 'weight' && leaf.shape.length === 2;
-
-/** Bytes that a leaf takes in memory, which for packed weights is that of whole groups. */
-export function leafBytes(leaf: Tensor): number {
-  if (leaf.op !== 'weight') return sizeBytesMax(leaf);
-  if (!isPacked(leaf)) return 4 * elementsMax(leaf);
-  const dtype = leaf.dtype as DType;
-  const nBlocks = columnsOf(leaf) / BLOCK_FORMATS[dtype].blockElements;
-  return Math.ceil((rowsOf(leaf) as number) / 8) * nBlocks * groupBlockBytes(dtype);
-}
+/** Bytes that a leaf takes in memory. */
+export const leafBytes = (leaf: Tensor): number => (leaf.op === 'weight' ? packedBytes(leaf) : sizeBytesMax(leaf));
 
 /**
- * @throws {UnsupportedError} UNSUPPORTED_FEATURE when more than 4 GB would be needed
+ * @param gapBytes  for tests: left out after control words and records, so that the addresses of the rest are high
+ * @throws {UnsupportedError} UNSUPPORTED_FEATURE when more is needed than this machine's engine can address
  */
-export function layOutMemory(programs: readonly Program[], nThreads: number): MemoryLayout {
+export function layOutMemory(programs: readonly Program[], nThreads: number, gapBytes = 0): MemoryLayout {
   let next = ROW_COUNTS_ADDRESS + 4 * ROW_COUNT_MAX;
   const reserve = (sizeBytes: number): number => {
     const address = next;
@@ -70,8 +67,10 @@ export function layOutMemory(programs: readonly Program[], nThreads: number): Me
     return address;
   };
   const programAddresses = programs.map((p) => reserve(p.instructions.length * RECORD_BYTES));
+  const packingAddress = reserve(RECORD_BYTES);
   const nInstructions = Math.max(...programs.map((p) => p.instructions.length));
   const counterBytes = Math.ceil((4 * nInstructions) / ALIGNMENT_BYTES) * ALIGNMENT_BYTES;
+  reserve(gapBytes);
   const countersAddress = reserve(nThreads * counterBytes);
   const scratchBytes = mostOf(programs, SCRATCH_BYTES_MIN, (kernel, i) => kernel.scratchBytes?.(i));
   const scratchAddress = reserve(nThreads * scratchBytes);
@@ -82,16 +81,10 @@ export function layOutMemory(programs: readonly Program[], nThreads: number): Me
     for (const leaf of distinct) if (leaf.op === op) leaves.set(leafKey(leaf), reserve(leafBytes(leaf)));
   };
   place('input');
-  const arenaAddress = reserve(Math.max(...programs.map((p) => p.arenaBytes)));
+  const weights = distinct.filter(({ op }) => op === 'weight');
+  const arenaAddress = reserve(Math.max(loadingBytes(weights), ...programs.map((p) => p.arenaBytes)));
   for (const op of ['constant', 'weight', 'state'] as const) place(op);
-  if (next > MEMORY_BYTES_MAX) {
-    throw new UnsupportedError(
-      'UNSUPPORTED_FEATURE',
-      `the model needs ${(next / 2 ** 30).toFixed(1)} GiB of memory, this version addresses 4 GiB; ` +
-        'use a smaller context, a smaller quantisation or a smaller model',
-      { neededBytes: next },
-    );
-  }
+  const pointer = pointerFor(next, wasmFeatures().memory64);
 
   const rowCounts = rowCountNames(programs);
   const leafAddress = (leaf: Tensor): number => {
@@ -101,7 +94,9 @@ export function layOutMemory(programs: readonly Program[], nThreads: number): Me
   };
   return {
     sizeBytes: next,
+    pointer,
     programAddresses,
+    packingAddress,
     scratchAddress,
     scratchBytes,
     countersAddress,
@@ -116,6 +111,25 @@ export function layOutMemory(programs: readonly Program[], nThreads: number): Me
       return ROW_COUNTS_ADDRESS + 4 * index;
     },
   };
+}
+
+/**
+ * The width of addresses: 32 bits where they do, since bounds are then checked by the machine's pages.
+ * @param memory64  whether there are memories with addresses of 64 bits
+ * @throws {UnsupportedError} UNSUPPORTED_FEATURE
+ */
+export function pointerFor(sizeBytes: number, memory64: boolean): PointerType {
+  if (sizeBytes <= MEMORY_BYTES_MAX.i32) return 'i32';
+  if (memory64 && sizeBytes <= MEMORY_BYTES_MAX.i64) return 'i64';
+  const inGiB = (bytes: number): string => (bytes / 2 ** 30).toFixed(bytes % 2 ** 30 === 0 ? 0 : 1);
+  const limit = MEMORY_BYTES_MAX[memory64 ? 'i64' : 'i32'];
+  const elsewhere = memory64 ? '' : 'Node 24, a browser with 64-bit memories, ';
+  throw new UnsupportedError(
+    'UNSUPPORTED_FEATURE',
+    `the model needs ${inGiB(sizeBytes)} GiB of memory, WebAssembly has ${inGiB(limit)} GiB here; ` +
+      `use ${elsewhere}a smaller context, a smaller quantisation or a smaller model`,
+    { neededBytes: sizeBytes, limitBytes: limit },
+  );
 }
 
 /**

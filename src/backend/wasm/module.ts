@@ -4,6 +4,7 @@
 import type { Local } from './emit/expression.ts';
 import type { FuncRef, FunctionBuilder } from './emit/function-builder.ts';
 import { ModuleBuilder } from './emit/module-builder.ts';
+import type { PointerType } from './emit/opcodes.ts';
 import { i32, memory, ptr } from './emit/operations.ts';
 import {
   BARRIER_OFFSET,
@@ -14,21 +15,23 @@ import {
   SLOT_BYTES,
   defineKernel,
 } from './kernels/kernel.ts';
-import type { Kernel, KernelVariant } from './kernels/kernel.ts';
+import type { KernelVariant, Routine } from './kernels/kernel.ts';
 import { ABORT_ADDRESS, COUNT_ADDRESS, PHASE_ADDRESS, SLEEPERS_ADDRESS } from './memory.ts';
 
 export const PAGE_BYTES = 65536;
 
-/** Pages that a 32-bit memory can have. */
-const PAGE_COUNT_MAX = 65536;
+/** Pages that a memory can have: 4 GiB by the standard, and 16 GiB by what engines do. */
+const PAGE_COUNT_MAX: Readonly<Record<PointerType, number>> = { i32: 65536, i64: 262144 };
 
 /** Spins before a waiting thread lets the operating system take its core: about 50 µs. */
 const SPIN_COUNT_MAX = 20000;
 
 export interface ModuleKind {
   /** The function table, in this order. */
-  readonly kernels: readonly Kernel[];
+  readonly kernels: readonly Routine[];
   readonly variant: KernelVariant;
+  /** Width of addresses. Default `i32`. */
+  readonly pointer?: PointerType;
   /** Several threads over a shared memory; otherwise one thread and no atomics. */
   readonly shared: boolean;
 }
@@ -43,10 +46,10 @@ export interface RunExports {
   run(program: number, nInstructions: number, thread: number, nThreads: number): void;
 }
 
-export function buildModule({ kernels, variant, shared }: ModuleKind): ModuleBuilder {
+export function buildModule({ kernels, variant, pointer = 'i32', shared }: ModuleKind): ModuleBuilder {
   const module = new ModuleBuilder({
-    pointer: 'i32',
-    memory: { import: ['env', 'memory'], shared, minPages: 1, maxPages: PAGE_COUNT_MAX },
+    pointer,
+    memory: { import: ['env', 'memory'], shared, minPages: 1, maxPages: PAGE_COUNT_MAX[pointer] },
   });
   const sleep = shared ? module.importFunc('env', 'sleep', SLEEP_TYPE) : undefined;
   module.table(kernels.map((kernel) => defineKernel(module, variant, kernel)));
@@ -56,10 +59,10 @@ export function buildModule({ kernels, variant, shared }: ModuleKind): ModuleBui
 }
 
 function defineRun(module: ModuleBuilder, barrier: FuncRef<{ nThreads: 'i32' }, readonly []> | undefined): void {
-  const params = { program: 'ptr', nInstructions: 'i32', thread: 'i32', nThreads: 'i32' } as const;
+  const params = { program: 'i32', nInstructions: 'i32', thread: 'i32', nThreads: 'i32' } as const;
   module.func('run', { params, results: [], export: true }, (f, { program, nInstructions, thread, nThreads }) => {
     const left = f.let('left', nInstructions);
-    const rec = f.let('rec', program);
+    const rec = f.let('rec', ptr.fromI32(program));
     if (barrier) {
       const stride = ptr.fromI32(i32.load(rec, COUNTER_STRIDE_SLOT * SLOT_BYTES));
       const counters = ptr.add(ptr.load(rec, COUNTER_SLOT * SLOT_BYTES), ptr.mul(ptr.fromI32(thread), stride));

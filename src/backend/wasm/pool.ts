@@ -58,18 +58,23 @@ class ThreadPool {
     return { id: this.#nextId++, nThreads, ready };
   }
 
-  /** Makes the model's memory known to its threads. */
+  /** Makes the model's memory known to this thread, which can then run its programs alone. */
+  async instantiate({ id }: PoolPlace, module: WebAssembly.Module, memory: WebAssembly.Memory): Promise<PoolModel> {
+    const { exports } = await WebAssembly.instantiate(module, instanceImports(memory));
+    return { id, exports: exports as unknown as RunExports, words: new Int32Array(memory.buffer), nThreads: 1 };
+  }
+
+  /** Makes it known to the others, once they have started. @returns the model as all of its threads run it */
   attach(
     { id, nThreads, ready }: PoolPlace,
+    alone: PoolModel,
     module: WebAssembly.Module,
     memory: WebAssembly.Memory,
   ): Promise<PoolModel> {
     return this.#enqueue(async () => {
       await ready;
-      const { exports } = await WebAssembly.instantiate(module, instanceImports(memory));
-      const message = { type: 'attach', model: id, module, memory } as const;
-      await this.#sendAll(nThreads, message);
-      return { id, exports: exports as unknown as RunExports, words: new Int32Array(memory.buffer), nThreads };
+      await this.#sendAll(nThreads, { type: 'attach', model: id, module, memory });
+      return { ...alone, nThreads };
     });
   }
 

@@ -150,28 +150,27 @@ export function siluInto(f: FunctionBuilder, target: Local<'v128'>, x: Local<'v1
   target.set(f32x4.div(bounded, f32x4.add(target, splatF32(1))));
 }
 
-/** Turns a 4 × 4 matrix of 32-bit lanes: rows become columns. */
+/** Turns a matrix of n × n lanes, a row a vector of n = 4 or 8: rows become columns. */
 export function transpose(f: FunctionBuilder, rows: readonly Local<'v128'>[]): void {
-  const t = f.localArray('v128', 'transposed', 4);
-  const pairs = (a: number, b: number, low: boolean): Vector => {
-    const first = low ? 0 : 8;
-    const lanes = [0, 1].flatMap((i) => [0, 16].flatMap((side) => [0, 1, 2, 3].map((n) => first + 4 * i + side + n)));
-    return i8x16.shuffle(rows[a]!, rows[b]!, lanes);
+  const n = rows.length;
+  const laneBytes = Array.from({ length: 16 / n }, (_, byte) => byte);
+  const interleaved = (a: Vector, b: Vector, first: number): Vector => {
+    const lanes = Array.from({ length: n / 2 }, (_, i) => (16 / n) * (first + i));
+    const bytes = lanes.flatMap((lane) => [0, 16].flatMap((side) => laneBytes.map((byte) => side + lane + byte)));
+    return i8x16.shuffle(a, b, bytes);
   };
-  // t0 = x0[0] x1[0] x0[1] x1[1], and so on.
-  t[0]!.set(pairs(0, 1, true));
-  t[1]!.set(pairs(2, 3, true));
-  t[2]!.set(pairs(0, 1, false));
-  t[3]!.set(pairs(2, 3, false));
-  const halves = (a: number, b: number, low: boolean): Vector => {
-    const first = low ? 0 : 8;
-    const lanes = [0, 16].flatMap((side) => [0, 1, 2, 3, 4, 5, 6, 7].map((n) => first + side + n));
-    return i8x16.shuffle(t[a]!, t[b]!, lanes);
-  };
-  rows[0]!.set(halves(0, 1, true));
-  rows[1]!.set(halves(0, 1, false));
-  rows[2]!.set(halves(2, 3, true));
-  rows[3]!.set(halves(2, 3, false));
+  let from = rows;
+  const others = f.localArray('v128', 'transposed', n);
+  // Each pass moves one bit of a lane's index to the index of its row, and one the other way.
+  for (let pass = 1; pass < n; pass *= 2) {
+    const to = from === rows ? others : rows;
+    for (let i = 0; i < n / 2; i++) {
+      to[2 * i]!.set(interleaved(from[i]!, from[i + n / 2]!, 0));
+      to[2 * i + 1]!.set(interleaved(from[i]!, from[i + n / 2]!, n / 2));
+    }
+    from = to;
+  }
+  if (from !== rows) rows.forEach((row, i) => row.set(from[i]!));
 }
 
 /** Sum of the four lanes: (0 + 2) + (1 + 3), always in this order. */

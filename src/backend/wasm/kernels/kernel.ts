@@ -47,6 +47,12 @@ export const SCRATCH_BYTES_SLOT = 30;
 /** Last slot: the row count itself, for instructions whose rows do not vary. */
 export const ROWS_VALUE_SLOT = 31;
 
+/** Writes an address into a slot of a record, wide enough for kernels of either pointer width. */
+export function setAddress(view: DataView, at: number, address: number): void {
+  view.setUint32(at, address, true);
+  view.setUint32(at + 4, address / 2 ** 32, true);
+}
+
 /** Unit in which the arena is cleared: buffers are whole cache lines. */
 export const LINE_BYTES = 64;
 
@@ -62,24 +68,29 @@ export const SCRATCH_BYTES_MIN = 256;
 
 export const KERNEL_TYPE = funcType({ params: { rec: 'ptr', thread: 'i32', nThreads: 'i32' }, results: [] });
 
-/** A kernel in source form. `op` and `dtypes` say which instructions it serves. */
-export interface Kernel {
-  readonly op: OpName;
-  /** Types of the operands that select the kernel, as `kernelKey` lists them. */
+/** Code that a record calls, in source form. */
+export interface Routine {
+  readonly op: string;
+  /** Types of the operands that select it, as `kernelKey` lists them. */
   readonly dtypes: readonly TensorDType[];
   /** Parameters in the record, in this order from `PARAM_SLOT` on. */
   readonly params: Readonly<Record<string, 'i32' | 'f32'>>;
+  build(body: KernelBody): void;
+}
+
+/** A kernel. `op` and `dtypes` say which instructions it serves. */
+export interface Kernel extends Routine {
+  readonly op: OpName;
   /** Their values for an instruction. */
   values(instruction: Instruction): Readonly<Record<string, number>>;
   /** Private memory that a thread needs for an instruction, where `SCRATCH_BYTES_MIN` may be too little. */
   scratchBytes?(instruction: Instruction): number;
   /** Memory that threads share within an instruction. It is zero at first; a kernel finds in it what it left there. */
   sharedScratchBytes?(instruction: Instruction): number;
-  build(body: KernelBody): void;
 }
 
 /** The table key: operation and the types of the operands that matter to the kernel. */
-export function kernelKey(op: OpName, dtypes: readonly TensorDType[]): string {
+export function kernelKey(op: string, dtypes: readonly TensorDType[]): string {
   return [op, ...dtypes].join('.');
 }
 
@@ -96,7 +107,7 @@ export class KernelBody {
   constructor(
     module: ModuleBuilder,
     variant: KernelVariant,
-    kernel: Kernel,
+    kernel: Routine,
     f: FunctionBuilder,
     locals: { rec: Local<'ptr'>; thread: Local<'i32'>; nThreads: Local<'i32'> },
   ) {
@@ -143,6 +154,11 @@ export class KernelBody {
 
   param(name: string): Local<'i32'> {
     return this.f.let(name, i32.load(this.#rec, this.#paramOffset(name)));
+  }
+
+  /** Statement: a parameter that is a result. */
+  setParam(name: string, value: Expr<'i32'>): void {
+    i32.store(this.#rec, value, this.#paramOffset(name));
   }
 
   paramF32(name: string): Local<'f32'> {
@@ -203,7 +219,7 @@ export class KernelBody {
 }
 
 /** Defines the kernel's function in `module`. */
-export function defineKernel(module: ModuleBuilder, variant: KernelVariant, kernel: Kernel): FuncRef {
+export function defineKernel(module: ModuleBuilder, variant: KernelVariant, kernel: Routine): FuncRef {
   const name = kernelKey(kernel.op, kernel.dtypes);
   return module.func(name, { ...KERNEL_TYPE }, (f, locals) => {
     kernel.build(new KernelBody(module, variant, kernel, f, locals as never));

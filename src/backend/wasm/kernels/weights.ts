@@ -1,4 +1,4 @@
-// How packed weights are read. Rows are interleaved by eight (see pack.ts), so that eight results are two vectors and
+// How packed weights are read. Rows are interleaved by eight (pack.ts), so that eight results are two vectors and
 // need no sums over lanes. A format contributes a row of the table below; the matrix kernels are shared.
 //
 // Packed, a block of eight rows of a quantised format is: f16 d of each row; f16 dmin of each row if it has minima;
@@ -41,7 +41,7 @@ export function planesOf({ bits }: QuantizedFormat): { readonly lowBits: 8 | 4 |
 }
 
 /** Minima of 16 columns have four bits, like their scales, and share a byte with them: scale in the low half. */
-export const sharesBytes = ({ scaleColumns, hasMinima }: QuantizedFormat): boolean => scaleColumns === 16 && hasMinima;
+const sharesBytes = ({ scaleColumns, hasMinima }: QuantizedFormat): boolean => scaleColumns === 16 && hasMinima;
 
 /** Where the parts of 32 columns lie, from their start. */
 export function layoutOf32(format: QuantizedFormat) {
@@ -222,7 +222,7 @@ export class BlockReader {
 }
 
 /** `count` bits of every byte, moved from bit `from` to bit `to`. Shifts go over 16 bits, the mask mends that. */
-function extractBits(v: Local<'v128'>, from: number, to: number, count: number): Vector {
+export function extractBits(v: Vector, from: number, to: number, count: number): Vector {
   const mask = ((1 << count) - 1) << to;
   const moved = from > to ? i16x8.shr_u(v, from - to) : from < to ? i16x8.shl(v, to - from) : v;
   return v128.and(moved, splatI32(mask * 0x01010101));

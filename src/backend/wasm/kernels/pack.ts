@@ -1,0 +1,295 @@
+// Packing: weights as the file stores them → groups of eight interleaved rows, as weights.ts tells. One kernel a type.
+// Floats: for each column the eight rows' values. Quantised formats: the fields of each row's block are spread over the
+// bytes of vectors, eight rows of them transposed, and the bits put together again as planes.
+
+import { BLOCK_FORMATS } from '../../../base/dtype.ts';
+import type { DType } from '../../../base/dtype.ts';
+import { assert } from '../../../base/errors.ts';
+import { placeOf } from '../../../quant/block.ts';
+import type { Field, QuantizedFormat } from '../../../quant/block.ts';
+import { QUANTIZED_FORMATS } from '../../../quant/codecs.ts';
+import type { Expr, Local } from '../emit/expression.ts';
+import type { FunctionBuilder } from '../emit/function-builder.ts';
+import { i16x8, i32, i32x4, i8x16, ptr, v128 } from '../emit/operations.ts';
+import { splatI32, transpose } from './floats.ts';
+import { addressAt } from './kernel.ts';
+import type { KernelBody, KernelVariant, Routine } from './kernel.ts';
+import {
+  FLOAT_DTYPES,
+  HALF_ROWS_BYTES,
+  extractBits,
+  groupBlockBytes,
+  headerBytes,
+  interleavingOf,
+  isBiased,
+  layoutOf32,
+  planesOf,
+} from './weights.ts';
+
+type Vector = Expr<'v128'>;
+
+const GROUP_ROWS = 8;
+
+/** Bytes after the rows that a kernel may read, to no effect. */
+export const PACKING_OVERREAD_BYTES = 16;
+
+/**
+ * A packing kernel. Operand 0 of its record is the rows, dense, whole groups of them; the result is the packed groups.
+ * `nBlocks` is that of a row; of floats, its columns. A thread takes `grain` groups at once. `isNonFinite` is set to 1
+ * when a NaN or an infinity is found, which in a quantised type only a scale can be.
+ */
+export interface PackKernel extends Routine {
+  readonly params: Readonly<Record<'nGroups' | 'nBlocks' | 'grain' | 'isNonFinite', 'i32'>>;
+}
+
+const packKernel = (dtype: DType, packGroup: (group: Group) => void): PackKernel => ({
+  op: 'pack',
+  dtypes: [dtype],
+  params: { nGroups: 'i32', nBlocks: 'i32', grain: 'i32', isNonFinite: 'i32' },
+  build: (body) => buildPacking(body, dtype, packGroup),
+});
+
+const PACK_KERNELS = new Map<DType, PackKernel>([
+  ...FLOAT_DTYPES.map((dtype) => [dtype, packKernel(dtype, (group) => packFloats(group, dtype))] as const),
+  ...QUANTIZED_FORMATS.map((format) => {
+    const kernel = packKernel(format.dtype, (group) => packBlocks(group, format));
+    return [format.dtype, kernel] as const;
+  }),
+]);
+
+export function packKernelOf(dtype: DType): PackKernel {
+  const kernel = PACK_KERNELS.get(dtype);
+  assert(kernel, `no kernel packs ${dtype}`);
+  return kernel;
+}
+
+/** What packs the group at hand. `rows` and `target` move on as blocks are done. */
+interface Group {
+  readonly f: FunctionBuilder;
+  readonly variant: KernelVariant;
+  readonly rows: readonly Local<'ptr'>[];
+  readonly target: Local<'ptr'>;
+  readonly nBlocks: Local<'i32'>;
+  /** Lanes that are not zero have met a NaN or an infinity. */
+  readonly nonFinite: Local<'v128'>;
+}
+
+function buildPacking(body: KernelBody, dtype: DType, packGroup: (group: Group) => void): void {
+  const { f, variant } = body;
+  const allTargets = body.out();
+  const allSources = body.input(0, 'sources');
+  const nBlocks = body.param('nBlocks');
+  const rowBytes = f.let('rowBytes', ptr.mul(ptr.fromI32(nBlocks), BLOCK_FORMATS[dtype].blockBytes));
+  const sourceBytes = f.let('sourceBytes', ptr.mul(rowBytes, GROUP_ROWS));
+  const targetBytes = f.let('targetBytes', ptr.mul(ptr.fromI32(nBlocks), groupBlockBytes(dtype)));
+  const rows = f.localArray('ptr', 'row', GROUP_ROWS);
+  const target = f.local('ptr', 'target');
+  const source = f.local('ptr', 'source');
+  const nonFinite = f.local('v128', 'nonFinite');
+  body.eachRun(body.param('nGroups'), body.param('grain'), (from, to) => {
+    target.set(addressAt(allTargets, from, targetBytes));
+    source.set(addressAt(allSources, from, sourceBytes));
+    f.for(f.local('i32', 'group'), { from, to }, () => {
+      for (const row of rows) {
+        row.set(source);
+        source.set(ptr.add(source, rowBytes));
+      }
+      packGroup({ f, variant, rows, target, nBlocks, nonFinite });
+    });
+  });
+  f.if(v128.any_true(nonFinite), () => body.setParam('isNonFinite', i32.const(1)));
+}
+
+function moveOn({ rows, target }: Group, rowBytes: number, targetBytes: number): void {
+  for (const row of rows) row.set(ptr.add(row, rowBytes));
+  target.set(ptr.add(target, targetBytes));
+}
+
+// Floats.
+
+const EXPONENTS: Readonly<Record<(typeof FLOAT_DTYPES)[number], number>> = {
+  F32: 0x7f800000,
+  F16: 0x7c007c00,
+  BF16: 0x7f807f80,
+};
+
+function packFloats(group: Group, dtype: (typeof FLOAT_DTYPES)[number]): void {
+  const { f, rows, target, nBlocks: nColumns } = group;
+  const size = BLOCK_FORMATS[dtype].blockBytes;
+  const nAtOnce = 16 / size;
+  const vectors = f.localArray('v128', 'values', GROUP_ROWS);
+  const left = f.let('left', nColumns);
+  f.while(i32.ge_u(left, nAtOnce), () => {
+    vectors.forEach((v, r) => v.set(v128.load(rows[r]!)));
+    for (const v of vectors) checkFinite(group, v, dtype);
+    interleave(f, vectors, size === 4).forEach((v, i) => v128.store(target, v, 16 * i));
+    moveOn(group, 16, 16 * GROUP_ROWS);
+    left.set(i32.sub(left, nAtOnce));
+  });
+  f.while(left, () => {
+    columnOf(group, size, 0).forEach((v, i) => {
+      checkFinite(group, v, dtype);
+      v128.store(target, v, 16 * i);
+    });
+    moveOn(group, size, size * GROUP_ROWS);
+    left.set(i32.sub(left, 1));
+  });
+}
+
+function checkFinite({ nonFinite }: Group, values: Vector, dtype: (typeof FLOAT_DTYPES)[number]): void {
+  const mask = splatI32(EXPONENTS[dtype]);
+  const equal = dtype === 'F32' ? i32x4.eq : i16x8.eq;
+  nonFinite.set(v128.or(nonFinite, equal(v128.and(values, mask), mask)));
+}
+
+/** The value of `size` bytes that each row has at `offset`. */
+function columnOf({ f, rows }: Group, size: number, offset: number): Local<'v128'>[] {
+  const nLanes = 16 / size;
+  const load = size === 2 ? v128.load16_lane : v128.load32_lane;
+  const vectors = f.localArray('v128', 'column', GROUP_ROWS / nLanes);
+  rows.forEach((row, r) => {
+    const v = vectors[Math.floor(r / nLanes)]!;
+    v.set(load(row, v, r % nLanes, offset));
+  });
+  return vectors;
+}
+
+/** Sixteen bytes of each of eight rows, interleaved by four bytes (see `quads` in weights.ts) or by two (`pairs`). */
+function interleave(f: FunctionBuilder, rows: readonly Local<'v128'>[], isQuads: boolean): Local<'v128'>[] {
+  if (!isQuads) {
+    transpose(f, rows);
+    return [...rows];
+  }
+  const halves = [rows.slice(0, 4), rows.slice(4)];
+  for (const half of halves) transpose(f, half);
+  return [0, 1, 2, 3].flatMap((s) => halves.map((half) => half[s]!));
+}
+
+// Quantised formats.
+
+function packBlocks(group: Group, format: QuantizedFormat): void {
+  const { f, nBlocks } = group;
+  const { blockElements, blockBytes } = BLOCK_FORMATS[format.dtype];
+  const left = f.let('left', nBlocks);
+  f.while(left, () => {
+    packHeader(group, format);
+    const scales = packedScales(group, format);
+    for (let part = 0; 32 * part < blockElements; part++) {
+      const at = headerBytes(format) + part * layoutOf32(format).sizeBytes;
+      if (scales) storeScales(group, format, scales[part]!, at);
+      packPlanes(group, format, part, at);
+    }
+    moveOn(group, blockBytes, groupBlockBytes(format.dtype));
+    left.set(i32.sub(left, 1));
+  });
+}
+
+function packHeader(group: Group, { dAt, dMinAt, hasMinima }: QuantizedFormat): void {
+  (hasMinima ? [dAt, dMinAt!] : [dAt]).forEach((at, i) => {
+    const [halves] = columnOf(group, 2, at) as [Local<'v128'>];
+    checkFinite(group, halves, 'F16');
+    v128.store(group.target, halves, i * HALF_ROWS_BYTES);
+  });
+}
+
+/** For each 32 columns of the block, pairs of bytes of the eight rows: two scales, or scale and minimum. */
+function packedScales({ f, rows }: Group, format: QuantizedFormat): Local<'v128'>[] | undefined {
+  const { scaleColumns, scales = [], mins = [], scaleOffset = 0 } = format;
+  if (scaleColumns === 0) return undefined;
+  const vectors = f.localArray('v128', 'scales', GROUP_ROWS);
+  const lanes = Array.from({ length: 16 }, (_, lane) => lane);
+  const even = lanes.map((lane) => (lane % 2 === 0 ? lane / 2 : undefined));
+  const odd = lanes.map((lane) => (lane % 2 === 1 ? (lane - 1) / 2 : undefined));
+  const scaleLanes = scaleColumns === 32 ? even : lanes;
+  const offset = i8x16.const(...scaleLanes.map((lane) => (lane === undefined ? 0 : scaleOffset)));
+  vectors.forEach((v, r) => {
+    gather(v, rows[r]!, scales, scaleLanes);
+    if (scaleOffset) v.set(i8x16.sub(v, offset));
+    if (scaleColumns === 32) gather(v, rows[r]!, mins, odd, v);
+    // In the high half of the same byte.
+    else
+      gather(
+        v,
+        rows[r]!,
+        mins.map((field) => ({ ...field, to: (field.to ?? 0) + 4 })),
+        lanes,
+        v,
+      );
+  });
+  transpose(f, vectors);
+  return vectors;
+}
+
+function storeScales({ target }: Group, format: QuantizedFormat, pairs: Local<'v128'>, at: number): void {
+  if (format.scaleColumns === 16) return v128.store(target, pairs, at);
+  const apart = i8x16.shuffle(pairs, pairs, [0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15]);
+  if (format.hasMinima) v128.store(target, apart, at);
+  else v128.store64_lane(target, apart, 0, at);
+}
+
+/** The quants of 32 columns. */
+function packPlanes({ f, variant, rows, target }: Group, format: QuantizedFormat, part: number, at: number): void {
+  const isQuads = interleavingOf(format, variant) === 'quads';
+  const { lowBits, highBits } = planesOf(format);
+  const layout = layoutOf32(format);
+  // Turns signed bytes into unsigned ones, 128 added.
+  const flip = format.bits === 8 && isBiased(variant) ? splatI32(0x80808080 | 0) : undefined;
+  const vectors = [0, 16].flatMap((first) => {
+    const quants = f.localArray('v128', 'rowQuants', GROUP_ROWS);
+    const lanes = Array.from({ length: 16 }, (_, lane) => 32 * part + first + lane);
+    quants.forEach((v, r) => {
+      gather(v, rows[r]!, format.quants, lanes);
+      if (flip) v.set(v128.xor(v, flip));
+    });
+    return interleave(f, quants, isQuads);
+  });
+  const storePlane = (from: number, bits: number, start: number): void => {
+    for (let s = 0; s < 2 * bits; s++) {
+      const sharing = vectors.filter((_, i) => i % (2 * bits) === s);
+      const bytes = sharing.map((v, i): Vector => (bits === 8 ? v : extractBits(v, from, i * bits, bits)));
+      v128.store(
+        target,
+        bytes.reduce((a, b) => v128.or(a, b)),
+        at + start + 16 * s,
+      );
+    }
+  };
+  storePlane(0, lowBits, layout.low);
+  storePlane(lowBits, highBits, layout.high);
+}
+
+/**
+ * Sets each byte of `result` to the integer of the block at `block` that `indices` names for it, or to 0.
+ * @param others  a vector whose bytes are 0 where integers come; it keeps the rest
+ */
+function gather(
+  result: Local<'v128'>,
+  block: Local<'ptr'>,
+  fields: readonly Field[],
+  indices: readonly (number | undefined)[],
+  others?: Vector,
+): void {
+  const parts = fields.flatMap((field) => {
+    const places = indices.map((index) => (index === undefined ? undefined : placeOf(field, index)));
+    const bits = new Set(places.flatMap((place) => (place ? [place.bit] : [])));
+    return [...bits].map((bit) => {
+      const bytes = bytesAt(
+        block,
+        places.map((place) => (place?.bit === bit ? place.byte : undefined)),
+      );
+      return field.width === 8 ? bytes : extractBits(bytes, bit, field.to ?? 0, field.width);
+    });
+  });
+  const all = others ? [others, ...parts] : parts;
+  result.set(all.reduce((a, b) => v128.or(a, b)));
+}
+
+/** Sixteen bytes of a block, each from a place of its own, not more than sixteen apart. */
+function bytesAt(block: Local<'ptr'>, places: readonly (number | undefined)[]): Vector {
+  const start = Math.min(...places.map((place) => place ?? Infinity));
+  const loaded = v128.load(block, start);
+  if (places.every((place, lane) => place === start + lane)) return loaded;
+  // An index beyond 15 gives 0.
+  const lanes = places.map((place) => (place === undefined ? 0xff : place - start));
+  return i8x16.swizzle(loaded, i8x16.const(...lanes));
+}
