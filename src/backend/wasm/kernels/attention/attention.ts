@@ -27,7 +27,7 @@ import {
 } from './tile.ts';
 import type { TileBody, TileFunction } from './tile.ts';
 import { expInto } from '../floats.ts';
-import { addressAt } from '../kernel.ts';
+import { LINE_BYTES, addressAt } from '../kernel.ts';
 import type { Kernel, KernelBody } from '../kernel.ts';
 import { BLOCK, ELEMENT_BYTES, blockLoader, requireWholeVectors } from './kv-cache.ts';
 import type { CacheType } from './kv-cache.ts';
@@ -239,7 +239,12 @@ function blockAttention(
       });
     });
   };
-  if (type === 'F32') return () => attend(direct);
+  if (type === 'F32') {
+    return () => {
+      f.if(i32.le_s(nQueries, DIRECT_QUERIES), () => touchBlock(item, ELEMENT_BYTES[type]));
+      attend(direct);
+    };
+  }
 
   const fromCopy = TILES.map((tile) => defineTile(k, type, 'F32', tile, softmax));
   const load = blockLoader(f, type);
@@ -263,13 +268,35 @@ function blockAttention(
   return () =>
     f.if(
       i32.le_s(nQueries, DIRECT_QUERIES),
-      () => attend(direct),
+      () => {
+        touchBlock(item, ELEMENT_BYTES[type]);
+        attend(direct);
+      },
       () => {
         convert(item.keys, copies.keys, i32.mul(headDim, BLOCK));
         convert(item.values, copies.values, i32.mul(headDim, nKeys));
         attend(fromCopy);
       },
     );
+}
+
+/**
+ * Reads a word of every cache line of the block, one after the other, so that all of it is under way before the first is
+ * needed: the processor sees too few lines ahead through the arithmetic.
+ */
+function touchBlock({ f, keys, values, headDim, scores }: Item, elementBytes: number): void {
+  const seen = f.let('seen', i32.const(0));
+  const [k, v] = [f.let('touchedKeys', keys), f.let('touchedValues', values)];
+  const end = f.let('touchEnd', addressAt(k, headDim, BLOCK * elementBytes));
+  const nLines = 4;
+  f.while(ptr.lt_u(k, end), () => {
+    for (let line = 0; line < nLines; line++) {
+      for (const p of [k, v]) seen.set(i32.or(seen, i32.load(p, LINE_BYTES * line)));
+    }
+    for (const p of [k, v]) p.set(ptr.add(p, LINE_BYTES * nLines));
+  });
+  // Without a use the reads might be left out. Scores are written next.
+  i32.store(scores, seen);
 }
 
 /** What a function of a tile gets. */
