@@ -17,6 +17,7 @@ import type { KernelBody, KernelVariant, Routine } from './kernel.ts';
 import {
   FLOAT_DTYPES,
   HALF_ROWS_BYTES,
+  SHORT_FLOAT_ROWS,
   extractBits,
   groupBlockBytes,
   headerBytes,
@@ -113,9 +114,10 @@ const EXPONENTS: Readonly<Record<(typeof FLOAT_DTYPES)[number], number>> = {
   BF16: 0x7f807f80,
 };
 
-function packFloats(group: Group, dtype: (typeof FLOAT_DTYPES)[number]): void {
-  const { f, rows, target, nBlocks: nColumns } = group;
+function packFloats(all: Group, dtype: (typeof FLOAT_DTYPES)[number]): void {
   const size = BLOCK_FORMATS[dtype].blockBytes;
+  const group = size === 2 ? { ...all, rows: SHORT_FLOAT_ROWS.map((row) => all.rows[row]!) } : all;
+  const { f, rows, target, nBlocks: nColumns } = group;
   const nAtOnce = 16 / size;
   const vectors = f.localArray('v128', 'values', GROUP_ROWS);
   const left = f.let('left', nColumns);

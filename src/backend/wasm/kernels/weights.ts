@@ -14,7 +14,7 @@ import { QUANTIZED_FORMATS } from '../../../quant/codecs.ts';
 import type { Expr, Local } from '../emit/expression.ts';
 import type { FunctionBuilder } from '../emit/function-builder.ts';
 import { f32x4, i16x8, i32x4, i8x16, v128 } from '../emit/operations.ts';
-import { HalfToFloat, splatI32 } from './floats.ts';
+import { HalfToFloat, splatF32, splatI32 } from './floats.ts';
 import type { KernelVariant } from './kernel.ts';
 
 type Vector = Expr<'v128'>;
@@ -237,15 +237,33 @@ function setProducts(target: Halves, integers: Local<'v128'>, factor: Halves): v
 /** Receives column `k` of a block: the weights of rows 0..3 and of rows 4..7, as exact f32 values. */
 export type UseColumn = (k: number, low: Vector, high: Vector) => void;
 
+/** Order of the rows of a column of 16-bit floats: pairs that are split into rows 0..3 and 4..7 where they stand. */
+export const SHORT_FLOAT_ROWS = [0, 4, 1, 5, 2, 6, 3, 7];
+
 /** Two vectors of f32 for weights that are floats themselves. */
 export function floatColumn(f: FunctionBuilder, dtype: (typeof FLOAT_DTYPES)[number]) {
-  const half = dtype === 'F16' ? new HalfToFloat(f) : undefined;
-  const load = (w: Expr<'ptr'>, offset: number): Vector => {
-    if (half) return half.convert(v128.load16x4_s(w, offset));
-    return dtype === 'F32' ? v128.load(w, offset) : i32x4.shl(v128.load16x4_u(w, offset), 16);
+  const load = scaledFloatColumn(f, dtype);
+  return (w: Expr<'ptr'>, offset: number): readonly [Vector, Vector] => {
+    const [low, high] = load(w, offset);
+    if (dtype !== 'F16') return [low, high];
+    const scale = splatF32(F16_SCALE);
+    return [f32x4.mul(low, scale), f32x4.mul(high, scale)];
   };
-  const bytes = dtype === 'F32' ? 16 : 8;
-  return (w: Expr<'ptr'>, offset: number) => [load(w, offset), load(w, offset + bytes)] as const;
+}
+
+/** By what values of F16 are too small as `scaledFloatColumn` gives them. */
+export const F16_SCALE = 2 ** 112;
+
+/** As `floatColumn`, but F16 as it comes when the bits are moved to where f32 has them: the exponent's bias differs. */
+export function scaledFloatColumn(f: FunctionBuilder, dtype: (typeof FLOAT_DTYPES)[number]) {
+  const pairs = f.local('v128', 'rowPairs');
+  return (w: Expr<'ptr'>, offset: number): readonly [Vector, Vector] => {
+    if (dtype === 'F32') return [v128.load(w, offset), v128.load(w, offset + 16)];
+    pairs.set(v128.load(w, offset));
+    if (dtype === 'BF16') return [i32x4.shl(pairs, 16), v128.and(pairs, splatI32(0xffff0000 | 0))];
+    const mask = splatI32(0x8fffe000 | 0);
+    return [v128.and(i32x4.shr_s(i32x4.shl(pairs, 16), 3), mask), v128.and(i32x4.shr_s(pairs, 3), mask)];
+  };
 }
 
 /** The columns of 32 as exact f32 values, as ggml's dequantisation computes them. `reader.scales` goes before. */

@@ -281,8 +281,8 @@ function blockAttention(
 }
 
 /**
- * Reads a word of every cache line of the block, one after the other, so that all of it is under way before the first is
- * needed: the processor sees too few lines ahead through the arithmetic.
+ * Reads a word of every cache line of the block, one after the other, so that all of it is under way before the first
+ * is needed: the processor sees too few lines ahead through the arithmetic.
  */
 function touchBlock({ f, keys, values, headDim, scores }: Item, elementBytes: number): void {
   const seen = f.let('seen', i32.const(0));
