@@ -157,6 +157,43 @@ test('matmuls with weights that want 8 bits share one quantised operand, others 
   assert.deepEqual(lq!.shape, [2, 8]);
 });
 
+test('norms and silu(a) · b are quantised where they are made, if nothing reads them otherwise', () => {
+  const rules = { ...QUANTIZING, siluMul: true };
+  const build = (others: (graph: Graph, x: Tensor, weight: (dtype: DType) => Tensor) => void): string[] => {
+    const { graph, a, b } = start();
+    const weight = (dtype: DType): Tensor => graph.leaf('weight', `w${graph.nodes.length}`, dtype, [8, 32]);
+    const gain = graph.constant('gain', [32], () => new Float32Array(32));
+    const made = [
+      graph.apply('rmsNorm', [a, gain], { eps: 0 }, 'normed'),
+      graph.apply('mul', [graph.apply('silu', [a]), b], {}, 'hidden'),
+    ];
+    for (const x of made) {
+      for (let n = 0; n < 2; n++) graph.output(graph.apply('matmul', [x, weight('Q8_0')]));
+      others(graph, x, weight);
+    }
+    const lowered = lower(graph, rules);
+    const quantized = lowered.nodes.filter((n) => n.dtype === 'Q8A');
+    assert.deepEqual(
+      quantized.map((n) => n.name),
+      ['normed.q8', 'hidden.q8'],
+    );
+    return quantized.map((n) => n.op);
+  };
+  assert.deepEqual(
+    build(() => {}),
+    ['rmsNorm', 'siluMul'],
+  );
+  const separate = ['quantize', 'quantize'];
+  assert.deepEqual(
+    build((graph, x) => graph.output(x)),
+    separate,
+  );
+  assert.deepEqual(
+    build((graph, x, weight) => graph.output(graph.apply('matmul', [x, weight('F16')]))),
+    separate,
+  );
+});
+
 test('rows that are no whole number of blocks are not quantised', () => {
   const graph = new Graph();
   const x = graph.constant('x', [2, 48], () => new Float32Array(96));

@@ -2,6 +2,7 @@
 // its integer kernels want them. The reference executor never sees the result; conformance tests compare the two.
 
 import type { DType } from '../base/dtype.ts';
+import type { OpParams } from './operation.ts';
 import { writeModeOf } from './operations.ts';
 import { Graph, columnsOf } from './tensor.ts';
 import type { ActivationDType, Tensor } from './tensor.ts';
@@ -22,6 +23,7 @@ export function lower(graph: Graph, rules: LoweringRules): Graph {
   const lowered = new Graph();
   for (const [name, values] of graph.constants) lowered.constants.set(name, values);
   const fusions = findFusions(graph, nUses, rules);
+  const readAs = quantizedUses(graph, nUses, rules);
   const image = new Map<Tensor, Tensor>();
   const quantized = { Q8A: new Map<Tensor, Tensor>(), Q8W: new Map<Tensor, Tensor>() };
   const at = (t: Tensor): Tensor => image.get(t)!;
@@ -36,7 +38,8 @@ export function lower(graph: Graph, rules: LoweringRules): Graph {
     const { op, inputs, params, name } = node;
     if (inputs.length === 0) return lowered.leaf(op as 'weight', name, node.dtype as DType, node.shape);
     const fused = fusions.heads.get(node);
-    if (fused?.op === 'siluMul') return lowered.apply('siluMul', fused.inputs.map(at), {}, name);
+    if (op === 'rmsNorm') return applyQuantizing(node, op, inputs, params);
+    if (fused?.op === 'siluMul') return applyQuantizing(node, fused.op, fused.inputs, {});
     if (fused) {
       const [x, weight, ...addends] = fused.inputs as [Tensor, Tensor, ...Tensor[]];
       return lowered.apply('matmul', [activation(x, weight), at(weight), ...addends.map(at)], {}, name);
@@ -48,17 +51,51 @@ export function lower(graph: Graph, rules: LoweringRules): Graph {
     return lowered.append({ op, inputs: inputs.map(at), params, shape: node.shape, dtype: node.dtype, name });
   }
 
+  /** An operation that can store its result quantised, and does where nothing reads it otherwise. */
+  function applyQuantizing(node: Tensor, op: 'rmsNorm' | 'siluMul', inputs: readonly Tensor[], params: OpParams) {
+    const dtype = inputs.every((t) => op === 'rmsNorm' || !isRow(t)) ? readAs.get(node) : undefined;
+    if (!dtype) return lowered.apply(op, inputs.map(at), params, node.name);
+    const q = lowered.apply(op, inputs.map(at), { ...params, ...quantizedAs(dtype) }, `${node.name}.q8`);
+    quantized[dtype].set(node, q);
+    return q;
+  }
+
   /** The operand of a matmul; quantised once for all matmuls that share it. */
   function activation(x: Tensor, weight: Tensor): Tensor {
-    const dtype = rules.activationType(weight.dtype as DType);
-    if (!dtype || columnsOf(x) % 32 !== 0) return at(x);
+    const dtype = activationTypeOf(x, weight, rules);
+    if (!dtype) return at(x);
     let q = quantized[dtype].get(x);
     if (!q) {
-      q = lowered.apply('quantize', [at(x)], { wide: dtype === 'Q8W' ? 1 : 0 }, `${x.name}.q8`);
+      q = lowered.apply('quantize', [at(x)], quantizedAs(dtype), `${x.name}.q8`);
       quantized[dtype].set(x, q);
     }
     return q;
   }
+}
+
+const quantizedAs = (dtype: ActivationDType): OpParams => ({ quantized: dtype === 'Q8A' ? 1 : 2 });
+
+/** To what the operand x of a matmul with a weight is quantised, if it is. */
+const activationTypeOf = (x: Tensor, weight: Tensor, rules: LoweringRules): ActivationDType | undefined =>
+  columnsOf(x) % 32 === 0 ? rules.activationType(weight.dtype as DType) : undefined;
+
+/** The type in which all readers of a node want it, where they agree: matmuls with weights of some types. */
+function quantizedUses(
+  graph: Graph,
+  nUses: ReadonlyMap<Tensor, number>,
+  rules: LoweringRules,
+): ReadonlyMap<Tensor, ActivationDType | undefined> {
+  const types = new Map<Tensor, ActivationDType | undefined>();
+  const read = (t: Tensor, dtype?: ActivationDType): void => {
+    types.set(t, types.has(t) && types.get(t) !== dtype ? undefined : dtype);
+  };
+  for (const node of graph.nodes) {
+    if (!isLive(node, nUses)) continue;
+    const weight = node.op === 'matmul' && node.inputs[1]!.op === 'weight' ? node.inputs[1] : undefined;
+    node.inputs.forEach((t, i) => read(t, weight && i === 0 ? activationTypeOf(t, weight, rules) : undefined));
+  }
+  for (const output of graph.outputs) read(output);
+  return types;
 }
 
 /** An operation that computes a node and what the node alone reads. */

@@ -2,7 +2,7 @@
 
 import type { Operation, OpParams } from './operation.ts';
 import { expect, inferElementwise, operands, sameAsFirst } from './operation.ts';
-import type { Graph, Tensor } from './tensor.ts';
+import type { ActivationDType, Graph, Tensor } from './tensor.ts';
 import { columnsOf, dimMax } from './tensor.ts';
 
 /** The derivative by an operand that may have been one row for all. */
@@ -25,6 +25,11 @@ export type LayerOp =
   | 'siluMul'
   | 'rope'
   | 'quantize';
+
+/** The type of a result that is quantised where it is made. */
+function quantizedType({ quantized }: OpParams): { dtype?: ActivationDType } {
+  return quantized ? { dtype: quantized === 1 ? 'Q8A' : 'Q8W' } : {};
+}
 
 export const LAYER_OPERATIONS: Readonly<Record<LayerOp, Operation>> = {
   /** Rows of a table: out[i] = weight[ids[i]]. */
@@ -51,14 +56,14 @@ export const LAYER_OPERATIONS: Readonly<Record<LayerOp, Operation>> = {
     },
   },
 
-  /** x / sqrt(mean(x²) + eps) · weight, row by row. Params: eps. */
+  /** x / sqrt(mean(x²) + eps) · weight, row by row. Params: eps, quantized (as of `siluMul`). */
   rmsNorm: {
     write: 'inPlace',
     infer(inputs, params) {
       const [x, weight] = operands(inputs, 2, 'rmsNorm') as [Tensor, Tensor];
       expect(weight.shape.length === 1 && columnsOf(weight) === columnsOf(x), 'rmsNorm', inputs, 'weight is one row');
       expect(params['eps']! >= 0, 'rmsNorm', inputs, 'eps must not be negative');
-      return { shape: x.shape };
+      return { shape: x.shape, ...quantizedType(params) };
     },
     gradient: (g, { inputs, params }, dOut) => [
       g.apply('normGradient', [dOut, inputs[0]!, inputs[1]!], { eps: params['eps']!, centred: 0 }),
@@ -114,8 +119,14 @@ export const LAYER_OPERATIONS: Readonly<Record<LayerOp, Operation>> = {
     gradient: (g, { inputs }, dOut) => [g.apply('geluGradient', [dOut, inputs[0]!])],
   },
 
-  /** silu(a) · b: what lowering makes of the two. */
-  siluMul: { write: 'inPlace', infer: inferElementwise('siluMul') },
+  /**
+   * silu(a) · b: what lowering makes of the two. Params: quantized (1: the result is Q8A, 2: Q8W, as `quantize` would
+   * make it; 0 or absent: F32).
+   */
+  siluMul: {
+    write: 'inPlace',
+    infer: (inputs, params) => ({ ...inferElementwise('siluMul')(inputs, params), ...quantizedType(params) }),
+  },
 
   /**
    * Rotary positions on [rows, nHead · headDim]. Operands: x, positions i32[rows], table f32[nCtx, nRot] of
@@ -141,14 +152,14 @@ export const LAYER_OPERATIONS: Readonly<Record<LayerOp, Operation>> = {
 
   /**
    * Activations to 8 bits, by blocks of 32 (see ActivationDType): what lowering puts before an integer matmul.
-   * Params: wide (1: Q8W, 0 or absent: Q8A).
+   * Params: quantized (1: Q8A, 2: Q8W).
    */
   quantize: {
     write: 'store',
-    infer(inputs, { wide }) {
+    infer(inputs, params) {
       const [x] = operands(inputs, 1, 'quantize') as unknown as [Tensor];
       expect(columnsOf(x) % 32 === 0, 'quantize', inputs, 'columns must be a multiple of 32');
-      return { shape: x.shape, dtype: wide ? 'Q8W' : 'Q8A' };
+      return { shape: x.shape, dtype: 'Q8A', ...quantizedType(params) };
     },
   },
 };

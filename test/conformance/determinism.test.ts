@@ -6,6 +6,7 @@ import { after, before, test } from 'node:test';
 import type { Tensor } from '../../src/graph/tensor.ts';
 import { KV_BLOCK_SIZE } from '../../src/graph/step.ts';
 import { Rig, VARIANTS, assertSameBits, createExecutor, holdThreads, rowCount, runStep } from './rig.ts';
+import type { KernelVariant } from '../../src/backend/wasm/kernels/kernel.ts';
 import type { Activations } from './rig.ts';
 
 let release: () => Promise<void>;
@@ -68,6 +69,34 @@ async function inChunks(
   await executor.close();
   return all;
 }
+
+test('a norm and silu(a) · b that are quantised where they are made give the bits of those that are quantised after', async () => {
+  const outputs = async (variant: KernelVariant, nThreads: number, isKept: boolean): Promise<Float32Array[]> => {
+    const rig = new Rig(true);
+    const { graph } = rig;
+    const rows = rowCount(N_ROWS);
+    const x = rig.activations(rows, N_EMBD);
+    const normed = graph.apply('rmsNorm', [x, rig.constant([N_EMBD])], { eps: 1e-5 });
+    const hidden = graph.apply('mul', [graph.apply('silu', [x]), rig.activations(rows, N_EMBD)]);
+    for (const made of [normed, hidden]) {
+      rig.check('y', graph.apply('matmul', [made, rig.weight('Q8_0', [N_EMBD, N_EMBD])]), 0);
+    }
+    if (isKept) for (const made of [normed, hidden]) rig.keep(made);
+    const executor = await createExecutor(rig, variant, nThreads, 'q8');
+    const all = runStep(rig, executor, { rows: N_ROWS });
+    const compared = rig.checks.flatMap(({ name }, i) => (name === 'y' ? [all[i]!.slice()] : []));
+    await executor.close();
+    return compared;
+  };
+  for (const variant of VARIANTS) {
+    for (const nThreads of [1, 3]) {
+      const separate = await outputs(variant, nThreads, true);
+      const fused = await outputs(variant, nThreads, false);
+      assert.equal(fused.length, 2);
+      fused.forEach((values, i) => assertSameBits(values, separate[i]!, `${variant.set}, ${nThreads} threads, ${i}`));
+    }
+  }
+});
 
 for (const variant of VARIANTS) {
   for (const [dtype, activations] of [

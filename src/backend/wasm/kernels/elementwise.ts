@@ -8,6 +8,7 @@ import { f32x4, i32, ptr, v128 } from '../emit/operations.ts';
 import { geluInto, geluSigmoidInto, siluInto, sigmoidInto, splatF32 } from './floats.ts';
 import { addressAt } from './kernel.ts';
 import type { Kernel, KernelBody } from './kernel.ts';
+import { quantizeBlocks, quantizing } from './rows.ts';
 
 /** Sets `target` from the operands' vectors. `b` is undefined for functions of one operand. */
 type ElementFunction = (f: FunctionBuilder, target: Local<'v128'>, a: Local<'v128'>, b: Expr<'v128'>) => void;
@@ -50,6 +51,34 @@ function elementwise(op: Kernel['op'], nOperands: 1 | 2, element: ElementFunctio
     build: (k) => buildElementwise(k, nOperands, element),
   };
 }
+
+/** silu(a) · b, stored as f32 or quantised. */
+const plainSiluMul = elementwise('siluMul', 2, siluMul);
+const siluMulKernel: Kernel = {
+  ...plainSiluMul,
+  params: { columns: 'i32', bStride: 'i32', quantized: 'i32' },
+  values: (instruction) => ({
+    ...plainSiluMul.values(instruction),
+    quantized: instruction.params['quantized'] ?? 0,
+  }),
+  build(k) {
+    const { f } = k;
+    const quantizer = quantizing(k);
+    f.if(
+      quantizer.isWanted,
+      () => {
+        const [va, result] = [f.local('v128', 'va'), f.local('v128', 'result')];
+        const operands = [k.input(0, 'a'), k.input(1, 'b')];
+        quantizeBlocks(k, quantizer, k.out(), k.param('columns'), operands, ([a, b], offset) => {
+          va.set(v128.load(a!, offset));
+          siluMul(f, result, va, v128.load(b!, offset));
+          return result;
+        });
+      },
+      () => plainSiluMul.build(k),
+    );
+  },
+};
 
 function buildElementwise(k: KernelBody, nOperands: 1 | 2, element: ElementFunction): void {
   const { f } = k;
@@ -102,7 +131,7 @@ export const ELEMENTWISE_KERNELS: readonly Kernel[] = [
   elementwise('add', 2, (_f, target, a, b) => target.set(f32x4.add(a, b))),
   elementwise('mul', 2, (_f, target, a, b) => target.set(f32x4.mul(a, b))),
   elementwise('silu', 1, (f, target, a) => siluInto(f, target, a)),
-  elementwise('siluMul', 2, siluMul),
+  siluMulKernel,
   elementwise('gelu', 1, (f, target, a) => geluInto(f, target, a)),
   elementwise('siluGradient', 2, siluGradient),
   elementwise('geluGradient', 2, geluGradient),

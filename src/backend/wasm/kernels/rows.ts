@@ -17,8 +17,12 @@ function forEachRow(k: KernelBody, body: (row: Local<'i32'>) => void): void {
 const rmsNorm: Kernel = {
   op: 'rmsNorm',
   dtypes: [],
-  params: { columns: 'i32', eps: 'f32' },
-  values: ({ out, params }) => ({ columns: columnsOf(out.tensor), eps: params['eps']! }),
+  params: { columns: 'i32', eps: 'f32', quantized: 'i32' },
+  values: ({ out, params }) => ({
+    columns: columnsOf(out.tensor),
+    eps: params['eps']!,
+    quantized: params['quantized'] ?? 0,
+  }),
   build(k) {
     const { f } = k;
     const out = k.out();
@@ -34,9 +38,9 @@ const rmsNorm: Kernel = {
     const pw = f.local('ptr', 'pw');
     const scale = f.local('v128', 'scale');
     const square = f.local('v128', 'square');
+    const quantizer = quantizing(k);
     forEachRow(k, (row) => {
       px.set(addressAt(x, i32.mul(row, columns), 4));
-      po.set(addressAt(out, i32.mul(row, columns), 4));
       pw.set(weight);
       for (const sum of sums) sum.set(v128.zero());
       const addSquare = (sum: Local<'v128'>, offset: number): void => {
@@ -64,16 +68,32 @@ const rmsNorm: Kernel = {
       const mean = f32.div(total, f32.convert_i32_s(columns));
       scale.set(f32x4.splat(f32.div(f32.const(1), f32.sqrt(f32.add(mean, eps)))));
       px.set(addressAt(x, i32.mul(row, columns), 4));
-      f.for(i, { from: 0, to: nVector, step: 4 }, () => {
-        v128.store(po, f32x4.mul(f32x4.mul(v128.load(px), scale), v128.load(pw)));
-        for (const p of [px, po, pw]) p.set(ptr.add(p, 16));
-      });
-      f.while(i32.lt_s(i, columns), () => {
-        const scaled = f32x4.mul(f32x4.mul(v128.load32_zero(px), scale), v128.load32_zero(pw));
-        v128.store32_lane(po, scaled, 0);
-        for (const p of [px, po, pw]) p.set(ptr.add(p, 4));
-        i.set(i32.add(i, 1));
-      });
+      const normed = (offset: number): Expr<'v128'> =>
+        f32x4.mul(f32x4.mul(v128.load(px, offset), scale), v128.load(pw, offset));
+      f.if(
+        quantizer.isWanted,
+        () => {
+          const nBlocks = f.let('nBlocks', i32.shr_u(columns, 5));
+          po.set(addressAt(out, i32.mul(row, nBlocks), quantizer.blockBytes));
+          f.for(i, { from: 0, to: nBlocks }, () => {
+            quantizer.store(po, normed);
+            for (const p of [px, pw]) p.set(ptr.add(p, 128));
+          });
+        },
+        () => {
+          po.set(addressAt(out, i32.mul(row, columns), 4));
+          f.for(i, { from: 0, to: nVector, step: 4 }, () => {
+            v128.store(po, normed(0));
+            for (const p of [px, po, pw]) p.set(ptr.add(p, 16));
+          });
+          f.while(i32.lt_s(i, columns), () => {
+            const scaled = f32x4.mul(f32x4.mul(v128.load32_zero(px), scale), v128.load32_zero(pw));
+            v128.store32_lane(po, scaled, 0);
+            for (const p of [px, po, pw]) p.set(ptr.add(p, 4));
+            i.set(i32.add(i, 1));
+          });
+        },
+      );
     });
   },
 };
@@ -165,29 +185,26 @@ const gatherRows: Kernel = {
   },
 };
 
-/** Blocks of 32 to 8 bits: scale = max|x| / 127, quants rounded to nearest (ties to even), and their sums by 16. */
-const quantize: Kernel = {
-  op: 'quantize',
-  dtypes: [],
-  params: { nBlocks: 'i32', isWide: 'i32' },
-  values: ({ out }) => ({ nBlocks: columnsOf(out.tensor) / 32, isWide: out.tensor.dtype === 'Q8W' ? 1 : 0 }),
-  build(k) {
-    const { f } = k;
-    const out = k.out();
-    const x = k.input(0, 'x');
-    const isWide = k.param('isWide');
-    const { Q8A, Q8W } = ACTIVATION_BLOCK_BYTES;
-    const blockBytes = f.let('blockBytes', ptr.fromI32(i32.add(i32.mul(isWide, Q8W - Q8A), Q8A)));
-    const { from, to } = k.share(i32.mul(k.rows(), k.param('nBlocks')));
-    const block = f.local('i32', 'block');
-    const px = f.let('px', addressAt(x, from, 128));
-    const po = f.let('po', addressAt(out, from, blockBytes));
-    const v = f.localArray('v128', 'v', 8);
-    const max = f.local('v128', 'max');
-    const scale = f.local('f32', 'scale');
-    const inverse = f.local('v128', 'inverse');
-    f.for(block, { from, to }, () => {
-      v.forEach((x8, i) => x8.set(v128.load(px, 16 * i)));
+/**
+ * For kernels whose results may be quantised where they are made, as the parameter `quantized` says: blocks of 32 to 8
+ * bits, scale = max|x| / 127, quants rounded to nearest (ties to even), and their sums by 16.
+ */
+export function quantizing(k: KernelBody) {
+  const { f } = k;
+  const quantized = k.param('quantized');
+  const { Q8A, Q8W } = ACTIVATION_BLOCK_BYTES;
+  const isWide = f.let('isWide', i32.eq(quantized, 2));
+  const blockBytes = f.let('blockBytes', ptr.fromI32(i32.add(i32.mul(isWide, Q8W - Q8A), Q8A)));
+  const v = f.localArray('v128', 'v', 8);
+  const max = f.local('v128', 'max');
+  const scale = f.local('f32', 'scale');
+  const inverse = f.local('v128', 'inverse');
+  return {
+    isWanted: quantized,
+    blockBytes,
+    /** Emits the block at `po` of eight vectors, given by their offsets; moves `po` on. */
+    store(po: Local<'ptr'>, vectorAt: (offset: number) => Expr<'v128'>): void {
+      v.forEach((x8, i) => x8.set(vectorAt(16 * i)));
       // Magnitudes are compared as integers: the order is the same, and a NaN is the largest and not lost.
       max.set(f32x4.abs(v[0]!));
       for (const x8 of v.slice(1)) max.set(i32x4.max_s(max, f32x4.abs(x8)));
@@ -210,9 +227,42 @@ const quantize: Kernel = {
           v128.store(po, i8x16.narrow_i16x8_s(wide[2]!, wide[3]!), 24);
         },
       );
-      px.set(ptr.add(px, 128));
       po.set(ptr.add(po, blockBytes));
-    });
+    },
+  };
+}
+
+/** This thread's share of the blocks of 32 of dense rows: `vectorAt` reads eight vectors of the result. */
+export function quantizeBlocks(
+  k: KernelBody,
+  { blockBytes, store }: ReturnType<typeof quantizing>,
+  out: Expr<'ptr'>,
+  columns: Expr<'i32'>,
+  operands: readonly Expr<'ptr'>[],
+  vectorAt: (addresses: readonly Local<'ptr'>[], offset: number) => Expr<'v128'>,
+): void {
+  const { f } = k;
+  const { from, to } = k.share(i32.mul(k.rows(), i32.shr_u(columns, 5)));
+  const block = f.local('i32', 'block');
+  const addresses = operands.map((operand) => f.let('px', addressAt(operand, from, 128)));
+  const po = f.let('po', addressAt(out, from, blockBytes));
+  f.for(block, { from, to }, () => {
+    store(po, (offset) => vectorAt(addresses, offset));
+    for (const p of addresses) p.set(ptr.add(p, 128));
+  });
+}
+
+const quantize: Kernel = {
+  op: 'quantize',
+  dtypes: [],
+  params: { columns: 'i32', quantized: 'i32' },
+  values: ({ out }) => ({ columns: columnsOf(out.tensor), quantized: out.tensor.dtype === 'Q8W' ? 2 : 1 }),
+  build(k) {
+    const operands = [k.out(), k.input(0, 'x')] as const;
+    const quantizer = quantizing(k);
+    quantizeBlocks(k, quantizer, operands[0], k.param('columns'), [operands[1]], ([x], offset) =>
+      v128.load(x!, offset),
+    );
   },
 };
 
