@@ -4,6 +4,8 @@ import type { ByteSource } from './base/byte-source.ts';
 import { describeValue } from './base/describe-value.ts';
 import { OptionError } from './base/errors.ts';
 import type { FinishReason } from './engine/sequence.ts';
+import { KV_DTYPES } from './graph/step.ts';
+import type { KvDtype } from './graph/step.ts';
 import { resolveSamplerOptions } from './sampler/options.ts';
 import type { SamplerOptions } from './sampler/options.ts';
 import type { EncodeOptions } from './tokenizer/tokenizer.ts';
@@ -41,8 +43,8 @@ export interface LoadOptions {
   kernels?: Kernels;
   /** `q8`: activations in 8 bits for quantised weights (fast). `f32`: as they are (exact). Default `q8`. */
   activations?: 'q8' | 'f32';
-  /** Type of the key-value cache. Default `F16`. */
-  kvType?: 'F16' | 'F32';
+  /** Type of the key-value cache. `Q8_0` takes about half the memory of `F16`, for heads of 32·n. Default `F16`. */
+  kvType?: KvDtype;
   /** Called while weights are read. */
   onProgress?: (progress: LoadProgressEvent) => void;
   /** Aborts loading: `loadModel` then rejects with its reason. */
@@ -57,7 +59,7 @@ export interface ResolvedLoadOptions {
   readonly prefillChunk: number;
   readonly kernels: Kernels;
   readonly activations: 'q8' | 'f32';
-  readonly kvType: 'F16' | 'F32';
+  readonly kvType: KvDtype;
 }
 
 export interface GenerateOptions extends Partial<SamplerOptions> {
@@ -211,7 +213,7 @@ export function resolveLoadOptions(options: LoadOptions): ResolvedLoadOptions {
     prefillChunk: integer('prefillChunk', options.prefillChunk, 128, 1, 4096),
     kernels: choice('kernels', options.kernels, 'auto', ['auto', 'relaxed', 'simd', 'strict', 'reference']),
     activations: choice('activations', options.activations, 'q8', ['q8', 'f32']),
-    kvType: choice('kvType', options.kvType, 'F16', ['F16', 'F32']),
+    kvType: choice('kvType', options.kvType, 'F16', KV_DTYPES),
   };
 }
 

@@ -27,7 +27,7 @@ export const LOAD_FLAGS: readonly Flag[] = [
   {
     flags: '--kv-type <TYPE>',
     name: 'kvType',
-    help: 'type of the key-value cache: f16 or f32 (default: f16)',
+    help: 'type of the key-value cache: f16, f32 or q8_0 (half of f16) (default: f16)',
     parse: (text) => text.toUpperCase(),
   },
 ];

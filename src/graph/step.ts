@@ -19,6 +19,10 @@ export interface StepInputs {
   readonly outputRows: Tensor;
 }
 
+/** Types of the key-value cache. */
+export const KV_DTYPES = ['F16', 'F32', 'Q8_0'] as const;
+export type KvDtype = (typeof KV_DTYPES)[number];
+
 /** Bounds by which a program is built and its memory planned. */
 export interface ProgramLimits {
   readonly nTokensMax: number;
@@ -28,7 +32,7 @@ export interface ProgramLimits {
   readonly nCtx: number;
   /** Blocks of the key-value cache, over all sequences. */
   readonly nKvBlock: number;
-  readonly kvDtype: 'F16' | 'F32';
+  readonly kvDtype: KvDtype;
 }
 
 /** Positions in a block of the key-value cache. */

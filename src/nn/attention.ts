@@ -1,8 +1,10 @@
 // Causal self-attention with grouped heads, in two forms: fused over the paged key-value cache (generation), and
 // unfused over whole sequences (training, and the benchmark of its workspaces): split, scores, softmax, sum, merge.
 
+import { BLOCK_FORMATS } from '../base/dtype.ts';
+import { UnsupportedError } from '../base/errors.ts';
 import { KV_BLOCK_SIZE } from '../graph/step.ts';
-import type { ProgramLimits, StepInputs } from '../graph/step.ts';
+import type { KvDtype, ProgramLimits, StepInputs } from '../graph/step.ts';
 import type { Graph, Tensor } from '../graph/tensor.ts';
 import { Dropout } from './dropout.ts';
 import type { DropoutRng } from './dropout.ts';
@@ -80,12 +82,16 @@ export class MultiHeadAttention extends Module {
     this.#rope = config.rope && new Rope(scope.graph, config.rope, nCtx);
   }
 
-  /** Over the paged cache. x: f32[nTokens, nEmbd] → the same shape */
+  /**
+   * Over the paged cache. x: f32[nTokens, nEmbd] → the same shape
+   * @throws {UnsupportedError} UNSUPPORTED_FEATURE for a cache in blocks that heads are no multiple of
+   */
   forward(x: Tensor, step: StepInputs, cache: PagedCache, name: string): Tensor {
     const graph = this.#graph;
     const { nHead, nHeadKv, headDim } = this.#config;
     const [q, k, v] = this.#project(x, step.positions, name).map(({ rows }) => rows) as [Tensor, Tensor, Tensor];
     const { layer, limits } = cache;
+    requireWholeBlocks(limits.kvDtype, headDim);
     const shape = [limits.nKvBlock * KV_BLOCK_SIZE, nHeadKv * headDim];
     const store = (kind: 'keys' | 'values', rows: Tensor): Tensor => {
       const state = graph.leaf('state', `${kind}.${layer}`, limits.kvDtype, shape);
@@ -131,4 +137,15 @@ export class MultiHeadAttention extends Module {
       this.#rope?.forward(rows, positions, `${name}.${kind}Rotated`) ?? rows;
     return [rotate(q, 'q'), rotate(k, 'k'), v].map((rows, i) => ({ rows, column: 0, nHead: heads[i]! }));
   }
+}
+
+function requireWholeBlocks(dtype: KvDtype, headDim: number): void {
+  const { blockElements } = BLOCK_FORMATS[dtype];
+  if (headDim % blockElements === 0) return;
+  throw new UnsupportedError(
+    'UNSUPPORTED_FEATURE',
+    `a key-value cache in ${dtype} takes heads of a multiple of ${blockElements} elements, this model's have ` +
+      `${headDim}; use the type F16`,
+    { kvType: dtype, headDim },
+  );
 }

@@ -41,7 +41,7 @@ const LOAD_OPTIONS: Record<keyof LoadOptions, Cases> = {
   prefillChunk: integers(1, 4096),
   kernels: choices('auto', 'relaxed', 'simd', 'strict', 'reference'),
   activations: choices('q8', 'f32'),
-  kvType: choices('F16', 'F32'),
+  kvType: choices('F16', 'F32', 'Q8_0'),
   onProgress: [
     [() => {}, undefined],
     ['log', 1, {}, null],

@@ -1,11 +1,12 @@
 // Attention over the paged cache and the write into it: several sequences, whose blocks lie scattered in the cache,
 // positions around the ends of blocks, every ratio of heads. The cache is filled with large values first, so that a
-// key read from the wrong place shows. Keys and values are halves, so that an F16 cache keeps them exactly.
+// key read from the wrong place shows. Keys and values are such that a cache of the type keeps them exactly.
 
 import { after, before } from 'node:test';
-import { f16ToF32, f32ToF16 } from '../../src/base/float16.ts';
-import { KV_BLOCK_SIZE } from '../../src/graph/step.ts';
+import { KV_BLOCK_SIZE, KV_DTYPES } from '../../src/graph/step.ts';
+import type { KvDtype } from '../../src/graph/step.ts';
 import type { Dim, Tensor } from '../../src/graph/tensor.ts';
+import { dequantize, quantize } from '../../src/quant/codecs.ts';
 import type { Rig } from './rig.ts';
 import { conform, holdThreads, rowCount } from './rig.ts';
 
@@ -57,7 +58,8 @@ interface Heads {
   readonly headDim: number;
 }
 
-const halves = (values: Float32Array): Float32Array => values.map((x) => f16ToF32(f32ToF16(x)));
+/** What a cache of the type leaves of the values. */
+const through = (dtype: KvDtype, values: Float32Array): Float32Array => dequantize(dtype, quantize(dtype, values));
 
 /** The row of the cache that holds a position. */
 function slotOf(sequence: number, position: number): number {
@@ -66,25 +68,20 @@ function slotOf(sequence: number, position: number): number {
 }
 
 /** A cache of which every row has been written, those of the sequences with the numbers they are to have. */
-function filledCache(
-  rig: Rig,
-  name: 'keys' | 'values',
-  dtype: 'F16' | 'F32',
-  { nHead, nHeadKv, headDim }: Heads,
-): Tensor {
+function filledCache(rig: Rig, name: 'keys' | 'values', dtype: KvDtype, { nHead, nHeadKv, headDim }: Heads): Tensor {
   const nColumns = nHeadKv * headDim;
   const nRows = N_BLOCK * KV_BLOCK_SIZE;
   const state = rig.graph.leaf('state', `${name}.${nHead}.${nHeadKv}.${headDim}.${dtype}`, dtype, [nRows, nColumns]);
   const junk = rig.constant([nRows, nColumns], new Float32Array(nRows * nColumns).fill(20_000));
   const everywhere = rig.ids(Array.from({ length: nRows }, (_, i) => i));
   const slots = SEQUENCES.flatMap(({ nPast }, s) => Array.from({ length: nPast }, (_, p) => slotOf(s, p)));
-  const rows = rig.constant([slots.length, nColumns], halves(rig.numbers(slots.length * nColumns)));
+  const rows = rig.constant([slots.length, nColumns], through(dtype, rig.numbers(slots.length * nColumns)));
   const params = { headDim, isKeys: name === 'keys' ? 1 : 0 };
   const written = rig.graph.apply('kvWrite', [state, junk, everywhere], params);
   return rig.graph.apply('kvWrite', [written, rows, rig.ids(slots)], params);
 }
 
-function attend(rig: Rig, heads: Heads, dtype: 'F16' | 'F32', rows: Dim = QUERIES.length, deviation = 1): Tensor {
+function attend(rig: Rig, heads: Heads, dtype: KvDtype, rows: Dim = QUERIES.length, deviation = 1): Tensor {
   const { nHead, headDim } = heads;
   const q = rig.activations(rows, nHead * headDim, rig.numbers(QUERIES.length * nHead * headDim, deviation));
   const keys = filledCache(rig, 'keys', dtype, heads);
@@ -106,9 +103,18 @@ function attend(rig: Rig, heads: Heads, dtype: 'F16' | 'F32', rows: Dim = QUERIE
   return rig.graph.apply('attention', [q, keys, values, positions, sequences, tables], params);
 }
 
-for (const dtype of ['F16', 'F32'] as const) {
+/** Heads of these sizes; the first stands for all where it is another thing that counts. */
+const HEAD_DIMS: Readonly<Record<KvDtype, readonly [number, ...number[]]>> = {
+  F16: [8, 4, 12, 16, 20, 64, 80],
+  F32: [8, 4, 12, 16, 20, 64, 80],
+  Q8_0: [32, 64, 96],
+};
+
+for (const dtype of KV_DTYPES) {
+  const [headDimOfAll] = HEAD_DIMS[dtype];
+
   conform(`attention with heads of every size, ${dtype} cache`, (rig) => {
-    for (const headDim of [4, 8, 12, 16, 20, 64, 80]) {
+    for (const headDim of HEAD_DIMS[dtype]) {
       const y = attend(rig, { nHead: 2, nHeadKv: 1, headDim }, dtype);
       rig.check(`heads of ${headDim}`, y, TOLERANCE, 1);
     }
@@ -123,7 +129,7 @@ for (const dtype of ['F16', 'F32'] as const) {
       [5, 1],
       [9, 3],
     ] as const) {
-      const y = attend(rig, { nHead, nHeadKv, headDim: 8 }, dtype);
+      const y = attend(rig, { nHead, nHeadKv, headDim: headDimOfAll }, dtype);
       rig.check(`${nHead} heads, ${nHeadKv} of keys`, y, TOLERANCE, 1);
     }
   });
@@ -131,7 +137,7 @@ for (const dtype of ['F16', 'F32'] as const) {
   conform(
     `attention of a number of rows that varies, ${dtype} cache`,
     (rig) => {
-      const y = attend(rig, { nHead: 3, nHeadKv: 1, headDim: 12 }, dtype, rowCount(QUERIES.length));
+      const y = attend(rig, { nHead: 3, nHeadKv: 1, headDim: headDimOfAll }, dtype, rowCount(QUERIES.length));
       rig.check('y', y, TOLERANCE, 1);
     },
     { steps: [19, 1, 0, 5, 2, 4].map((rows) => ({ rows })) },
@@ -144,21 +150,23 @@ conform('attention whose scores differ by far more than an exponential can hold'
   rig.check('y', y, 1e-3, 1);
 });
 
-conform(
-  'kvWrite of a number of rows that varies writes those and no others',
-  (rig) => {
-    // Values come back through a row of attention that sees one position, whose weight is 1.
-    const nColumns = 20;
-    const nSlot = 4;
-    const state = (name: string) => rig.graph.leaf('state', name, 'F16', [nSlot * KV_BLOCK_SIZE, nColumns]);
-    const rows = rig.activations(rowCount(5), nColumns, halves(rig.numbers(5 * nColumns)));
-    const slots = rig.ids([96, 0, 64, 32, 0], rowCount(5));
-    const values = rig.graph.apply('kvWrite', [state('values'), rows, slots], { headDim: nColumns, isKeys: 0 });
-    const zeros = rig.ids([0, 0, 0, 0]);
-    const tables = rig.ids([0, 1, 2, 3], nSlot, 1);
-    const operands = [rig.constant([nSlot, nColumns]), values, values, zeros, rig.ids([0, 1, 2, 3]), tables];
-    const params = { nHead: 1, nHeadKv: 1, headDim: nColumns, blockSize: KV_BLOCK_SIZE, scale: 1 };
-    rig.check('values', rig.graph.apply('attention', operands, params), 0);
-  },
-  { steps: [0, 2, 0, 5, 1].map((rows) => ({ rows })) },
-);
+for (const dtype of KV_DTYPES) {
+  conform(
+    `kvWrite of a number of rows that varies writes those and no others, ${dtype} cache`,
+    (rig) => {
+      // Values come back through a row of attention that sees one position, whose weight is 1.
+      const nColumns = dtype === 'Q8_0' ? 96 : 20;
+      const nSlot = 4;
+      const state = (name: string) => rig.graph.leaf('state', name, dtype, [nSlot * KV_BLOCK_SIZE, nColumns]);
+      const rows = rig.activations(rowCount(5), nColumns, through(dtype, rig.numbers(5 * nColumns)));
+      const slots = rig.ids([96, 0, 64, 32, 0], rowCount(5));
+      const values = rig.graph.apply('kvWrite', [state('values'), rows, slots], { headDim: nColumns, isKeys: 0 });
+      const zeros = rig.ids([0, 0, 0, 0]);
+      const tables = rig.ids([0, 1, 2, 3], nSlot, 1);
+      const operands = [rig.constant([nSlot, nColumns]), values, values, zeros, rig.ids([0, 1, 2, 3]), tables];
+      const params = { nHead: 1, nHeadKv: 1, headDim: nColumns, blockSize: KV_BLOCK_SIZE, scale: 1 };
+      rig.check('values', rig.graph.apply('attention', operands, params), 0);
+    },
+    { steps: [0, 2, 0, 5, 1].map((rows) => ({ rows })) },
+  );
+}

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import type { Tensor } from '../../src/graph/tensor.ts';
 import { KV_BLOCK_SIZE } from '../../src/graph/step.ts';
+import type { KvDtype } from '../../src/graph/step.ts';
 import { Rig, VARIANTS, assertSameBits, createExecutor, holdThreads, rowCount, runStep } from './rig.ts';
 import type { KernelVariant } from '../../src/backend/wasm/kernels/kernel.ts';
 import type { Activations } from './rig.ts';
@@ -14,13 +15,13 @@ before(async () => void (release = await holdThreads(7)));
 after(() => release());
 
 const N_ROWS = 13;
-const [N_EMBD, N_FF, HEAD_DIM, N_HEAD, N_HEAD_KV] = [64, 96, 16, 4, 2];
+const [N_EMBD, N_FF, HEAD_DIM, N_HEAD, N_HEAD_KV] = [64, 96, 32, 4, 2];
 
 /**
  * A transformer layer over rows that `ids` choose from a table; row i is position i of one sequence, and later
  * positions are never in the cache before earlier ones.
  */
-function layer(rig: Rig, dtype: 'F32' | 'F16' | 'Q8_0' | 'Q4_0'): void {
+function layer(rig: Rig, dtype: 'F32' | 'F16' | 'Q8_0' | 'Q4_0', kvDtype: KvDtype): void {
   const { graph } = rig;
   const rows = rowCount(N_ROWS);
   const order = Array.from({ length: N_ROWS }, (_, i) => i);
@@ -37,7 +38,7 @@ function layer(rig: Rig, dtype: 'F32' | 'F16' | 'Q8_0' | 'Q4_0'): void {
   const q = rotated(N_HEAD);
   const shape = [KV_BLOCK_SIZE, N_HEAD_KV * HEAD_DIM];
   const write = (name: 'keys' | 'values', numbers: Tensor): Tensor => {
-    const operands = [graph.leaf('state', name, 'F16', shape), numbers, slots!];
+    const operands = [graph.leaf('state', name, kvDtype, shape), numbers, slots!];
     return graph.apply('kvWrite', operands, { headDim: HEAD_DIM, isKeys: name === 'keys' ? 1 : 0 });
   };
   const keys = write('keys', rotated(N_HEAD_KV));
@@ -54,10 +55,15 @@ function layer(rig: Rig, dtype: 'F32' | 'F16' | 'Q8_0' | 'Q4_0'): void {
 async function inChunks(
   chunk: number,
   nThreads: number,
-  setup: { variant: (typeof VARIANTS)[number]; activations: Activations; dtype: Parameters<typeof layer>[1] },
+  setup: {
+    variant: (typeof VARIANTS)[number];
+    activations: Activations;
+    dtype: Parameters<typeof layer>[1];
+    kvDtype: KvDtype;
+  },
 ): Promise<Float32Array> {
   const rig = new Rig();
-  layer(rig, setup.dtype);
+  layer(rig, setup.dtype, setup.kvDtype);
   const executor = await createExecutor(rig, setup.variant, nThreads, setup.activations);
   const all = new Float32Array(N_ROWS * N_EMBD);
   const inputs = [...rig.inputs].filter(([, values]) => values.length === N_ROWS);
@@ -99,16 +105,16 @@ test('a norm and silu(a) · b that are quantised where they are made give the bi
 });
 
 for (const variant of VARIANTS) {
-  for (const [dtype, activations] of [
-    ['F32', 'f32'],
-    ['F16', 'f32'],
-    ['Q8_0', 'q8'],
-    ['Q4_0', 'q8'],
-    ['Q4_0', 'f32'],
+  for (const [dtype, activations, kvDtype] of [
+    ['F32', 'f32', 'F32'],
+    ['F16', 'f32', 'F16'],
+    ['Q8_0', 'q8', 'F16'],
+    ['Q4_0', 'q8', 'Q8_0'],
+    ['Q4_0', 'f32', 'F16'],
   ] as const) {
-    const name = `${variant.set} (${variant.dot}), ${dtype} weights, ${activations} activations`;
+    const name = `${variant.set} (${variant.dot}), ${dtype} weights, ${activations} activations, ${kvDtype} cache`;
     test(`a layer has the same bits on 1, 2, 3 and 7 threads and in chunks of 1, 3, 5 and all rows: ${name}`, async () => {
-      const setup = { variant, activations, dtype };
+      const setup = { variant, activations, dtype, kvDtype };
       const expected = await inChunks(N_ROWS, 1, setup);
       assert.ok(expected.every((x) => x !== 0));
       for (const nThreads of [1, 2, 3, 7]) {
@@ -122,11 +128,12 @@ for (const variant of VARIANTS) {
 
 test('strict and simd give the same bits: both use deterministic instructions only', async () => {
   const [simd, strict] = VARIANTS.slice(-2);
-  for (const [dtype, activations] of [
-    ['F16', 'f32'],
-    ['Q8_0', 'q8'],
+  for (const [dtype, activations, kvDtype] of [
+    ['F16', 'f32', 'F16'],
+    ['Q8_0', 'q8', 'Q8_0'],
   ] as const) {
-    const ofStrict = await inChunks(N_ROWS, 2, { variant: strict!, activations, dtype });
-    assertSameBits(await inChunks(N_ROWS, 2, { variant: simd!, activations, dtype }), ofStrict, dtype);
+    const setup = { activations, dtype, kvDtype };
+    const ofStrict = await inChunks(N_ROWS, 2, { variant: strict!, ...setup });
+    assertSameBits(await inChunks(N_ROWS, 2, { variant: simd!, ...setup }), ofStrict, dtype);
   }
 });

@@ -160,7 +160,7 @@ export function throughQ8(values: Float32Array): Float32Array {
   });
 }
 
-function roundTiesToEven(x: number): number {
+export function roundTiesToEven(x: number): number {
   const floor = Math.floor(x);
   const isUp = x - floor > 0.5 || (x - floor === 0.5 && floor % 2 !== 0);
   return isUp ? floor + 1 : floor;

@@ -5,8 +5,10 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { bf16ToF32, f16ToF32, f32ToF16 } from '../../src/base/float16.ts';
 import { KV_BLOCK_SIZE } from '../../src/graph/step.ts';
+import type { KvDtype } from '../../src/graph/step.ts';
+import type { Tensor } from '../../src/graph/tensor.ts';
 import { dequantize } from '../../src/quant/codecs.ts';
-import { Rig, VARIANTS, assertSameBits, createExecutor, holdThreads, runStep } from './rig.ts';
+import { Rig, VARIANTS, assertSameBits, createExecutor, holdThreads, roundTiesToEven, runStep } from './rig.ts';
 import type { Activations } from './rig.ts';
 
 let release: () => Promise<void>;
@@ -149,6 +151,38 @@ test('NaN and infinite activations show in the results of integer kernels', asyn
   );
 });
 
+/** Runs a cache of one position a sequence: attention gives back each row of values as it was kept, times 1. */
+function judgeCache(
+  dtype: KvDtype,
+  values: Float32Array,
+  nColumns: number,
+  judge: (actual: Float32Array, where: string) => void,
+): Promise<void> {
+  const nRows = values.length / nColumns;
+  return onEveryVariant(
+    (rig) => {
+      const slots = rig.ids(range(nRows).map((row) => row * KV_BLOCK_SIZE));
+      const write = (name: 'keys' | 'values', rows: Tensor): Tensor => {
+        const cache = rig.graph.leaf('state', name, dtype, [nRows * KV_BLOCK_SIZE, nColumns]);
+        return rig.graph.apply('kvWrite', [cache, rows, slots], { headDim: nColumns, isKeys: name === 'keys' ? 1 : 0 });
+      };
+      const written = write('values', rig.constant([nRows, nColumns], values));
+      const zeros = rig.constant([nRows, nColumns], new Float32Array(nRows * nColumns));
+      const ids = rig.ids(range(nRows));
+      const tables = rig.ids(range(nRows), nRows, 1);
+      const operands = [zeros, write('keys', zeros), written, rig.ids(new Int32Array(nRows)), ids, tables];
+      const params = { nHead: 1, nHeadKv: 1, headDim: nColumns, blockSize: KV_BLOCK_SIZE, scale: 1 };
+      rig.check('y', rig.graph.apply('attention', operands, params), 0);
+    },
+    // A sum that starts at 0 has no -0.
+    (actual, where) =>
+      judge(
+        actual.map((x) => x + 0),
+        where,
+      ),
+  );
+}
+
 test('an F16 cache rounds to nearest, ties to even, and saturates at ±65504', async () => {
   // All halves, what lies in the middle of two, and that one float up and down.
   const values: number[] = [65520, 65536, 1e6, 3e38, -65519, -65520, -1e30, -0, 2 ** -25, 2 ** -26, 1e-45];
@@ -159,33 +193,34 @@ test('an F16 cache rounds to nearest, ties to even, and saturates at ±65504', a
     for (const x of [f16ToF32(bits), middle, middle + ulp, middle - ulp]) values.push(sign * x);
   }
   const nColumns = 128;
-  const nRows = Math.ceil(values.length / nColumns);
-  const rows = new Float32Array(nRows * nColumns);
+  const rows = new Float32Array(Math.ceil(values.length / nColumns) * nColumns);
   rows.set(values);
   const clamped = rows.map((x) => Math.min(65504, Math.max(-65504, x)));
   const expected = clamped.map((x) => f16ToF32(f32ToF16(x)) + 0);
-  await onEveryVariant(
-    (rig) => {
-      // A sequence a row, of one position: attention gives back its value, times 1.
-      const shape = [nRows * KV_BLOCK_SIZE, nColumns];
-      const slots = rig.ids(range(nRows).map((row) => row * KV_BLOCK_SIZE));
-      const cache = rig.graph.leaf('state', 'values', 'F16', shape);
-      const kept = rig.constant([nRows, nColumns], rows);
-      const written = rig.graph.apply('kvWrite', [cache, kept, slots], { headDim: nColumns, isKeys: 0 });
-      const keys = rig.graph.leaf('state', 'keys', 'F16', shape);
-      const zeros = rig.constant([nRows, nColumns], new Float32Array(nRows * nColumns));
-      const zeroKeys = rig.graph.apply('kvWrite', [keys, zeros, slots], { headDim: nColumns, isKeys: 1 });
-      const ids = rig.ids(range(nRows));
-      const operands = [zeros, zeroKeys, written, rig.ids(new Int32Array(nRows)), ids, rig.ids(range(nRows), nRows, 1)];
-      const params = { nHead: 1, nHeadKv: 1, headDim: nColumns, blockSize: KV_BLOCK_SIZE, scale: 1 };
-      rig.check('y', rig.graph.apply('attention', operands, params), 0);
-    },
-    // A sum that starts at 0 has no -0.
-    (actual, where) =>
-      assertSameBits(
-        actual.map((x) => x + 0),
-        expected,
-        where,
-      ),
-  );
+  await judgeCache('F16', rows, nColumns, (actual, where) => assertSameBits(actual, expected, where));
+});
+
+test('a Q8_0 cache scales blocks by a half, rounds quants to nearest, ties to even, and saturates', async () => {
+  // The last of a block sets its scale; ties stand beside a scale of 1, everything else beside everything.
+  const magnitudes = [127, 1, 0.3, 1e-3, 1e-5, 1e-6, 1e-7, 1e-38, 1e-45, 0, 8e6, 1e9, 3e38, Infinity];
+  const ties = range(31).map((i) => (i % 2 === 0 ? 1 : -1) * (4 * i + 0.5));
+  const noise = Rig.prototype.numbers.bind(new Rig());
+  const blocks = [
+    [...ties, 127],
+    ...magnitudes.flatMap((m) => [127 * m, -127 * m].map((last) => [...noise(31).map((x) => 40 * m * x), last])),
+  ].map((block) => block.map((x) => (Number.isNaN(x) ? 0 : x)));
+  const expected = blocks.flatMap((block) => {
+    const most = block.reduce((max, x) => Math.max(max, Math.abs(Math.fround(x))), 0);
+    const scale = Math.min(Math.fround(most / 127), 65504);
+    const inverse = scale < 2 ** -126 ? 0 : Math.fround(1 / scale);
+    return block.map((x) => {
+      const quant = roundTiesToEven(Math.fround(Math.fround(x) * inverse));
+      return Math.min(127, Math.max(-128, quant)) * f16ToF32(f32ToF16(scale)) + 0;
+    });
+  });
+  const nColumns = 32;
+  const values = Float32Array.from(blocks.flat());
+  await judgeCache('Q8_0', values, nColumns, (actual, where) => {
+    assertSameBits(actual, Float32Array.from(expected), where);
+  });
 });

@@ -213,5 +213,27 @@ export function sumLanesI32(f: FunctionBuilder, x: Vector): Vector {
   return i32x4.add(folded, i8x16.shuffle(folded, folded, [4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11]));
 }
 
+/** max|x| / 127 of a block: 32 values, in eight vectors. NaN if one of them is. */
+export function blockScale(f: FunctionBuilder, values: readonly Local<'v128'>[]): Local<'f32'> {
+  // Magnitudes are compared as integers: the order is the same, and a NaN is the largest and not lost.
+  const max = f.let('max', f32x4.abs(values[0]!));
+  for (const x of values.slice(1)) max.set(i32x4.max_s(max, f32x4.abs(x)));
+  return f.let('scale', f32.div(maxMagnitude(f, max), f32.const(127)));
+}
+
+/** Turns the values of a block into i32 quants: x / scale, to nearest, ties to even. */
+export function quantizeBlock(f: FunctionBuilder, values: readonly Local<'v128'>[], scale: Local<'f32'>): void {
+  // Where 1 / scale may be infinite (zeros, and next to nothing), it is masked away and the quants are 0.
+  const isNormal = f32x4.ge(f32x4.splat(scale), splatF32(2 ** -126));
+  const inverse = f.let('inverse', v128.and(f32x4.div(splatF32(1), f32x4.splat(scale)), isNormal));
+  for (const x of values) x.set(i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.mul(x, inverse))));
+}
+
+/** The quants of a block as signed bytes, in two vectors; beyond 8 bits they saturate. */
+export function quantBytes(quants: readonly Local<'v128'>[]): readonly [Vector, Vector] {
+  const eight = (i: number): Vector => i16x8.narrow_i32x4_s(quants[i]!, quants[i + 1]!);
+  return [i8x16.narrow_i16x8_s(eight(0), eight(2)), i8x16.narrow_i16x8_s(eight(4), eight(6))];
+}
+
 /** Eight halves from two vectors of zero-extended i32 lanes. */
 export const packHalves = (low: Vector, high: Vector): Vector => i16x8.narrow_i32x4_u(low, high);

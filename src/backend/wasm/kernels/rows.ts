@@ -2,8 +2,8 @@
 
 import { ACTIVATION_BLOCK_BYTES, columnsOf } from '../../../graph/tensor.ts';
 import type { Expr, Local } from '../emit/expression.ts';
-import { f32, f32x4, f64, i16x8, i32, i32x4, i8x16, memory, ptr, v128 } from '../emit/operations.ts';
-import { maxMagnitude, splatF32, sumLanes, sumLanesI32 } from './floats.ts';
+import { f32, f32x4, f64, i16x8, i32, i32x4, memory, ptr, v128 } from '../emit/operations.ts';
+import { blockScale, quantBytes, quantizeBlock, sumLanes, sumLanesI32 } from './floats.ts';
 import { CLEARING, LINE_BYTES, addressAt } from './kernel.ts';
 import type { Kernel, KernelBody } from './kernel.ts';
 
@@ -196,36 +196,23 @@ export function quantizing(k: KernelBody) {
   const isWide = f.let('isWide', i32.eq(quantized, 2));
   const blockBytes = f.let('blockBytes', ptr.fromI32(i32.add(i32.mul(isWide, Q8W - Q8A), Q8A)));
   const v = f.localArray('v128', 'v', 8);
-  const max = f.local('v128', 'max');
-  const scale = f.local('f32', 'scale');
-  const inverse = f.local('v128', 'inverse');
   return {
     isWanted: quantized,
     blockBytes,
     /** Emits the block at `po` of eight vectors, given by their offsets; moves `po` on. */
     store(po: Local<'ptr'>, vectorAt: (offset: number) => Expr<'v128'>): void {
       v.forEach((x8, i) => x8.set(vectorAt(16 * i)));
-      // Magnitudes are compared as integers: the order is the same, and a NaN is the largest and not lost.
-      max.set(f32x4.abs(v[0]!));
-      for (const x8 of v.slice(1)) max.set(i32x4.max_s(max, f32x4.abs(x8)));
-      scale.set(f32.div(maxMagnitude(f, max), f32.const(127)));
-      // Where 1 / scale may be infinite (zeros, and next to nothing), it is masked away and the quants are 0.
-      const isNormal = f32x4.ge(f32x4.splat(scale), splatF32(2 ** -126));
-      inverse.set(v128.and(f32x4.div(splatF32(1), f32x4.splat(scale)), isNormal));
-      for (const x8 of v) x8.set(i32x4.trunc_sat_f32x4_s(f32x4.nearest(f32x4.mul(x8, inverse))));
+      const scale = blockScale(f, v);
+      quantizeBlock(f, v, scale);
       f32.store(po, scale);
       [0, 4].forEach((first, i) => {
         const sum = v.slice(first + 1, first + 4).reduce<Expr<'v128'>>((s, x8) => i32x4.add(s, x8), v[first]!);
         i32.store16(po, i32x4.extract_lane(sumLanesI32(f, sum), 0), 4 + 2 * i);
       });
-      const wide = [0, 2, 4, 6].map((i) => f.let('wide', i16x8.narrow_i32x4_s(v[i]!, v[i + 1]!)));
       f.if(
         isWide,
-        () => wide.forEach((w, i) => v128.store(po, w, 8 + 16 * i)),
-        () => {
-          v128.store(po, i8x16.narrow_i16x8_s(wide[0]!, wide[1]!), 8);
-          v128.store(po, i8x16.narrow_i16x8_s(wide[2]!, wide[3]!), 24);
-        },
+        () => [0, 2, 4, 6].forEach((i) => v128.store(po, i16x8.narrow_i32x4_s(v[i]!, v[i + 1]!), 8 + 8 * i)),
+        () => quantBytes(v).forEach((bytes, i) => v128.store(po, bytes, 8 + 16 * i)),
       );
       po.set(ptr.add(po, blockBytes));
     },

@@ -10,6 +10,8 @@
 import { assert } from '../../../../base/errors.ts';
 import { columnsOf } from '../../../../graph/tensor.ts';
 import type { Instruction } from '../../../../graph/plan.ts';
+import { KV_DTYPES } from '../../../../graph/step.ts';
+import type { KvDtype } from '../../../../graph/step.ts';
 import type { Expr, Local } from '../../emit/expression.ts';
 import type { CallArgs } from '../../emit/function-builder.ts';
 import { f32, f32x4, i32, ptr, v128 } from '../../emit/operations.ts';
@@ -25,12 +27,12 @@ import {
   partialOf,
   queryOffset,
 } from './tile.ts';
-import type { TileBody, TileFunction } from './tile.ts';
+import type { TileBody } from './tile.ts';
 import { expInto } from '../floats.ts';
 import { LINE_BYTES, addressAt } from '../kernel.ts';
 import type { Kernel, KernelBody } from '../kernel.ts';
-import { BLOCK, ELEMENT_BYTES, blockLoader, requireWholeVectors } from './kv-cache.ts';
-import type { CacheType } from './kv-cache.ts';
+import { BLOCK, columnBytes, copyBlock, requireHeadDim } from './kv-cache.ts';
+import type { FloatType } from './kv-cache.ts';
 
 /** Positions that make one softmax: eight blocks. */
 const CHUNK = 256;
@@ -69,7 +71,7 @@ interface Item extends TileBody {
   readonly totals: Local<'ptr'>;
 }
 
-function buildAttention(k: KernelBody, type: CacheType): void {
+function buildAttention(k: KernelBody, type: KvDtype): void {
   const { f } = k;
   const out = k.out();
   const q = k.input(0, 'q');
@@ -86,7 +88,7 @@ function buildAttention(k: KernelBody, type: CacheType): void {
   const part = (name: string): Local<'ptr'> => f.let(name, ptr.add(scratch, ptr.fromI32(k.param(name))));
   const nRows = k.rows();
   const nKvHead = f.let('nKvHead', i32.div_u(nHead, headsPerKv));
-  const headBytes = f.let('headBytes', ptr.fromI32(i32.mul(headDim, BLOCK * ELEMENT_BYTES[type])));
+  const headBytes = f.let('headBytes', ptr.fromI32(i32.mul(headDim, columnBytes(type))));
   const blockBytes = f.let('blockBytes', ptr.mul(headBytes, ptr.fromI32(nKvHead)));
   const item: Item = {
     f,
@@ -219,64 +221,55 @@ function buildAttention(k: KernelBody, type: CacheType): void {
 
 /**
  * Emits the present run's queries with the present block, which is read as it is, or from a copy in f32 where many
- * queries read it. Tiles are functions of their own: V8 allocates registers badly in very large ones.
+ * queries read it or its elements cannot be read one by one. Tiles are functions of their own: V8 allocates registers
+ * badly in very large ones.
  */
 function blockAttention(
   k: KernelBody,
   item: Item,
-  type: CacheType,
+  type: KvDtype,
   copies: { readonly keys: Local<'ptr'>; readonly values: Local<'ptr'> },
 ): () => void {
-  const { f, headDim, nKeys, nQueries } = item;
+  const { f, nQueries } = item;
   const softmax = defineSoftmax(k, type);
-  const direct = TILES.map((tile) => defineTile(k, type, type, tile, softmax));
-  const attend = (functions: readonly TileFunction[]): void => {
-    item.first.set(0);
-    TILES.forEach((tile, i) => {
-      f.while(i32.le_s(i32.add(item.first, tile.nQueries), nQueries), () => {
-        f.exec(functions[i]!, tileArgs(item));
-        item.first.set(i32.add(item.first, tile.nQueries));
+  /** The way to read the block as a type. */
+  const attendAs = (read: FloatType): (() => void) => {
+    const functions = TILES.map((tile) => defineTile(k, type, read, tile, softmax));
+    return () => {
+      item.first.set(0);
+      TILES.forEach((tile, i) => {
+        f.while(i32.le_s(i32.add(item.first, tile.nQueries), nQueries), () => {
+          f.exec(functions[i]!, tileArgs(item));
+          item.first.set(i32.add(item.first, tile.nQueries));
+        });
       });
-    });
+    };
   };
+  const attendF32 = attendAs('F32');
   if (type === 'F32') {
     return () => {
-      f.if(i32.le_s(nQueries, DIRECT_QUERIES), () => touchBlock(item, ELEMENT_BYTES[type]));
-      attend(direct);
+      f.if(i32.le_s(nQueries, DIRECT_QUERIES), () => touchBlock(item, columnBytes(type)));
+      attendF32();
     };
   }
 
-  const fromCopy = TILES.map((tile) => defineTile(k, type, 'F32', tile, softmax));
-  const load = blockLoader(f, type);
-  const [source, target, end] = ['source', 'target', 'copyEnd'].map((name) => f.local('ptr', name)) as [
-    Local<'ptr'>,
-    Local<'ptr'>,
-    Local<'ptr'>,
-  ];
-  /** Whole rows or columns, which are multiples of four elements. */
-  const convert = (from: Local<'ptr'>, to: Local<'ptr'>, n: Expr<'i32'>): void => {
-    source.set(from);
-    target.set(to);
-    end.set(addressAt(to, n, 4));
-    f.while(ptr.lt_u(target, end), () => {
-      v128.store(target, load(source, 0));
-      source.set(ptr.add(source, 4 * ELEMENT_BYTES[type]));
-      target.set(ptr.add(target, 16));
-    });
-    from.set(to);
+  const attendCopy = (): void => {
+    copyBlock(f, type, item, copies);
+    item.keys.set(copies.keys);
+    item.values.set(copies.values);
+    attendF32();
   };
+  if (type === 'Q8_0') return attendCopy;
+
+  const attendDirectly = attendAs(type);
   return () =>
     f.if(
       i32.le_s(nQueries, DIRECT_QUERIES),
       () => {
-        touchBlock(item, ELEMENT_BYTES[type]);
-        attend(direct);
+        touchBlock(item, columnBytes(type));
+        attendDirectly();
       },
-      () => {
-        convert(item.keys, copies.keys, i32.mul(headDim, BLOCK));
-        convert(item.values, copies.values, i32.mul(headDim, nKeys));
-        attend(fromCopy);
-      },
+      attendCopy,
     );
 }
 
@@ -284,10 +277,10 @@ function blockAttention(
  * Reads a word of every cache line of the block, one after the other, so that all of it is under way before the first
  * is needed: the processor sees too few lines ahead through the arithmetic.
  */
-function touchBlock({ f, keys, values, headDim, scores }: Item, elementBytes: number): void {
+function touchBlock({ f, keys, values, headDim, scores }: Item, bytesOfColumn: number): void {
   const seen = f.let('seen', i32.const(0));
   const [k, v] = [f.let('touchedKeys', keys), f.let('touchedValues', values)];
-  const end = f.let('touchEnd', addressAt(k, headDim, BLOCK * elementBytes));
+  const end = f.let('touchEnd', addressAt(k, headDim, bytesOfColumn));
   const nLines = 4;
   f.while(ptr.lt_u(k, end), () => {
     for (let line = 0; line < nLines; line++) {
@@ -377,7 +370,7 @@ function endQueries(item: Item): void {
   });
 }
 
-const attention = (type: CacheType): Kernel => ({
+const attention = (type: KvDtype): Kernel => ({
   op: 'attention',
   dtypes: [type],
   params: {
@@ -396,7 +389,7 @@ const attention = (type: CacheType): Kernel => ({
   values({ params, inputs }: Instruction) {
     const { nHead, nHeadKv, headDim, blockSize, scale } = params as Record<string, number>;
     assert(blockSize === BLOCK, `attention kernels work on blocks of ${BLOCK} positions, not ${blockSize}`);
-    requireWholeVectors(headDim!);
+    requireHeadDim(type, headDim!);
     const layout = scratchLayout(headDim!, nHead! / nHeadKv!);
     const nBlockPerSeq = columnsOf(inputs[5]!.tensor);
     return {
@@ -424,4 +417,4 @@ const attention = (type: CacheType): Kernel => ({
   build: (k) => buildAttention(k, type),
 });
 
-export const ATTENTION_KERNELS: readonly Kernel[] = [attention('F16'), attention('F32')];
+export const ATTENTION_KERNELS: readonly Kernel[] = KV_DTYPES.map(attention);

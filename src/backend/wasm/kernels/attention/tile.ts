@@ -1,6 +1,7 @@
 // Attention's inner part, as functions of their own: a few queries with one block of the cache. Scores, their softmax,
 // and the sum of the values by it.
 
+import type { KvDtype } from '../../../../graph/step.ts';
 import type { Expr, Local } from '../../emit/expression.ts';
 import type { FuncRef, FunctionBuilder } from '../../emit/function-builder.ts';
 import { f32, f32x4, i32, i32x4, ptr, v128 } from '../../emit/operations.ts';
@@ -8,7 +9,7 @@ import { expInto, maxLanes, multiplyAdd, splatF32, sumLanes } from '../floats.ts
 import { addressAt } from '../kernel.ts';
 import type { KernelBody, KernelVariant } from '../kernel.ts';
 import { BLOCK, ELEMENT_BYTES, blockLoader } from './kv-cache.ts';
-import type { CacheType } from './kv-cache.ts';
+import type { FloatType } from './kv-cache.ts';
 
 /** Queries that are worked on at once, and the columns of positions or of values that each of them then takes. */
 export const TILES = [
@@ -97,8 +98,8 @@ export const TOTAL = 4;
 /** The function that brings one tile of queries and a block together. `type` is what it reads the block as. */
 export function defineTile(
   { module, variant }: KernelBody,
-  cacheType: CacheType,
-  type: CacheType,
+  cacheType: KvDtype,
+  type: FloatType,
   { nQueries, widths }: Tile,
   softmax: SoftmaxFunction,
 ): TileFunction {
@@ -140,7 +141,7 @@ function eachRun(f: FunctionBuilder, n: Expr<'i32'>, widths: readonly number[], 
 }
 
 /** scores[i][j] = scale · query i · key j */
-function scoreTile(tile: TileBody, type: CacheType, queries: readonly Local<'ptr'>[], widths: readonly number[]): void {
+function scoreTile(tile: TileBody, type: FloatType, queries: readonly Local<'ptr'>[], widths: readonly number[]): void {
   const { f, headDim, scores, nKeys } = tile;
   const load = blockLoader(f, type);
   const elementBytes = ELEMENT_BYTES[type];
@@ -204,7 +205,7 @@ export type SoftmaxFunction = FuncRef<typeof SOFTMAX_PARAMS, readonly []>;
  * The function that turns a row of scores into e^(score − max). Of the block's positions the query sees the first
  * `nSeen`: none, some or all. When the maximum grows, what was summed so far shrinks.
  */
-export function defineSoftmax({ module }: KernelBody, type: CacheType): SoftmaxFunction {
+export function defineSoftmax({ module }: KernelBody, type: KvDtype): SoftmaxFunction {
   return module.func(`attention.${type}.softmax`, { params: SOFTMAX_PARAMS, results: [] }, (f, params) => {
     const { headDim, scores, sums, rest } = params;
     const offsets = Array.from({ length: BLOCK / 4 }, (_, n) => 16 * n);
@@ -252,7 +253,7 @@ export function defineSoftmax({ module }: KernelBody, type: CacheType): SoftmaxF
 }
 
 /** sums i += Σ scores[i][j] · values[j] */
-function addValues(tile: TileBody, type: CacheType, queries: readonly Local<'ptr'>[], widths: readonly number[]): void {
+function addValues(tile: TileBody, type: FloatType, queries: readonly Local<'ptr'>[], widths: readonly number[]): void {
   const { f, headDim, scores, nKeys } = tile;
   const load = blockLoader(f, type);
   const elementBytes = ELEMENT_BYTES[type];
