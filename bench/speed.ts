@@ -1,55 +1,85 @@
 // The speed table: SmallMind beside llama.cpp, run by run, on the same files with the same threads. Two peers: L is
 // llama.cpp driven from C (bench/llama-harness.c, the strictest), N is node-llama-cpp's API. Needs `npm run peers` and
-// gcc. Writes docs/data/speed.json, a row as it is measured; `--rows decode,1b` takes only rows whose name has a word.
+// gcc. Writes docs/data/speed.json, a row as it is measured; `--rows contexts,4_0` takes only rows whose name has one
+// of the words, `--rows list` prints the names.
 //   npm run bench:speed -- --runs 5
 
 import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { BenchmarkModel, measureReadLimit, syntheticModel } from '../src/benchmark.ts';
+import { BenchmarkModel, syntheticModel } from '../src/benchmark.ts';
 import type { Speed, Workload } from '../src/benchmark.ts';
 import { writeSource } from '../src/cli/files.ts';
 import { openPeer } from '../src/cli/peer.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
-const OUT = join(ROOT, 'docs/data/speed.json');
 
 const { values: flags } = parseArgs({
   options: {
     runs: { type: 'string', default: '5' },
     rows: { type: 'string', default: '' },
     peers: { type: 'string', default: 'L,N' },
-    kernels: { type: 'string', default: 'auto' },
+    out: { type: 'string', default: join(ROOT, 'docs/data/speed.json') },
   },
 });
 const nRuns = Number(flags.runs);
+const out = resolve(flags.out);
 
 interface RowPlan {
+  /** Of the document, in which the row stands. */
+  readonly table: 'speed' | 'contexts' | 'sequences' | 'strict';
+  /** SHAPE:TYPE. */
   readonly model: string;
   readonly threads: number;
+  /** Of each sequence. */
   readonly nPrompt: number;
   readonly nGenerate: number;
+  /** Tokens in the cache before the prompt. */
+  readonly depth: number;
+  /** Sequences that run at once. */
+  readonly nSeq: number;
+  readonly kernels: 'auto' | 'strict';
+  readonly peers: readonly string[];
 }
 
-const row = (model: string, threads: number, nPrompt = 512, nGenerate = 128): RowPlan => {
-  return { model, threads, nPrompt, nGenerate };
-};
+const row = (table: RowPlan['table'], model: string, threads: number, rest: Partial<RowPlan> = {}): RowPlan => ({
+  table,
+  model,
+  threads,
+  nPrompt: 512,
+  nGenerate: 128,
+  depth: 0,
+  nSeq: 1,
+  kernels: 'auto',
+  peers: ['L', 'N'],
+  ...rest,
+});
+
+const nameOf = ({ table, model, threads, depth, nSeq }: Omit<RowPlan, 'peers'>): string =>
+  `${table} ${model} ${threads}t depth ${depth} x${nSeq}`;
 
 const ROWS: readonly RowPlan[] = [
-  row('SmolLM2-135M:Q8_0', 1),
-  row('SmolLM2-135M:Q8_0', 2),
-  row('SmolLM2-135M:Q4_0', 1),
-  row('SmolLM2-135M:Q4_0', 2),
-  row('SmolLM2-135M:F16', 2),
-  row('TinyLlama-1.1B:Q8_0', 1),
-  row('TinyLlama-1.1B:Q8_0', 2),
-  row('TinyLlama-1.1B:Q4_0', 2),
-  row('TinyLlama-1.1B:Q4_K_M', 2),
-  row('TinyLlama-1.1B:F16', 2),
+  row('speed', 'SmolLM2-135M:Q8_0', 1),
+  row('speed', 'SmolLM2-135M:Q8_0', 2),
+  row('speed', 'SmolLM2-135M:Q4_0', 1),
+  row('speed', 'SmolLM2-135M:Q4_0', 2),
+  row('speed', 'SmolLM2-135M:F16', 2),
+  row('speed', 'TinyLlama-1.1B:Q8_0', 1),
+  row('speed', 'TinyLlama-1.1B:Q8_0', 2),
+  row('speed', 'TinyLlama-1.1B:Q4_0', 2),
+  row('speed', 'TinyLlama-1.1B:Q4_K_M', 2),
+  row('speed', 'TinyLlama-1.1B:F16', 2),
+  ...[0, 2048, 8192, 32768].map((depth) =>
+    row('contexts', 'TinyLlama-1.1B:Q8_0', 2, { nPrompt: 32, nGenerate: 32, depth }),
+  ),
+  ...[1, 8].map((nSeq) => row('sequences', 'TinyLlama-1.1B:Q8_0', 2, { nPrompt: 32, nGenerate: 64, nSeq })),
+  ...['SmolLM2-135M:Q8_0', 'SmolLM2-135M:Q4_0', 'TinyLlama-1.1B:Q8_0', 'TinyLlama-1.1B:F16'].map((model) =>
+    row('strict', model, 2, { kernels: 'strict', peers: ['L'] }),
+  ),
 ];
 
 /** Whoever is measured beside us. */
@@ -72,11 +102,20 @@ function buildHarness(): { program: string; libraries: string } {
   return { program, libraries };
 }
 
-async function openHarness(path: string, threads: number, nCtx: number): Promise<Opponent> {
+interface Setup {
+  readonly plan: RowPlan;
+  readonly path: string;
+  /** Of a sequence. */
+  readonly nCtx: number;
+  /** Where L leaves a filled context for N. */
+  readonly statePath: string;
+}
+
+async function openHarness({ plan, path, nCtx, statePath }: Setup): Promise<Opponent> {
   const { program, libraries } = buildHarness();
-  const child = spawn(program, [libraries, path, String(threads), String(nCtx)], {
-    stdio: ['pipe', 'pipe', 'inherit'],
-  });
+  const sizes = [plan.threads, nCtx, plan.nSeq, plan.depth].map(String);
+  const state = plan.depth > 0 ? [statePath] : [];
+  const child = spawn(program, [libraries, path, ...sizes, ...state], { stdio: ['pipe', 'pipe', 'inherit'] });
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   const next = async (): Promise<string> => {
     const { value, done } = await lines.next();
@@ -85,10 +124,12 @@ async function openHarness(path: string, threads: number, nCtx: number): Promise
   };
   if ((await next()) !== 'ready') throw new Error('the llama.cpp harness did not start');
   return {
-    async run({ prompt, nGenerate }) {
-      child.stdin.write(`${prompt.length} ${nGenerate} 0\n`);
+    async run({ prompts, nGenerate }) {
+      const nSeq = prompts.length;
+      const nPrompt = prompts[0]!.length;
+      child.stdin.write(`${nPrompt} ${nGenerate}\n`);
       const [prefillMs, decodeMs] = (await next()).split(' ').map(Number) as [number, number];
-      return { prefill: (1000 * prompt.length) / prefillMs, decode: (1000 * nGenerate) / decodeMs };
+      return { prefill: (1000 * nPrompt * nSeq) / prefillMs, decode: (1000 * nGenerate * nSeq) / decodeMs };
     },
     async close() {
       child.stdin.end();
@@ -97,26 +138,55 @@ async function openHarness(path: string, threads: number, nCtx: number): Promise
   };
 }
 
-async function openNode(path: string, threads: number, nCtx: number): Promise<Opponent> {
+async function openNode({ plan, path, nCtx, statePath }: Setup): Promise<Opponent> {
   process.chdir(join(ROOT, 'peers'));
-  const peer = await openPeer(path, threads, nCtx);
+  const { threads, nSeq, depth } = plan;
+  if (depth > 0 && !existsSync(statePath))
+    throw new Error('at a depth, N takes the context that L filled: --peers L,N');
+  const peer = await openPeer(path, { threads, nCtx, nSeq, ...(depth > 0 ? { statePath } : {}) });
   return { run: (workload) => peer.run(workload), close: async () => peer[Symbol.asyncDispose]() };
 }
 
 const median = (x: readonly number[]): number => x.toSorted((a, b) => a - b)[x.length >> 1]!;
 const round = (x: number): number => Number(x.toPrecision(4));
 
-async function measure({ model: name, threads, nPrompt, nGenerate }: RowPlan, path: string) {
-  const nCtx = nPrompt + nGenerate + 64;
-  const readLimitGBs = await measureReadLimit(threads);
-  const load = { threads, nCtx, kernels: flags.kernels as 'auto' };
-  await using model = await BenchmarkModel.load(path, load);
-  const names = flags.peers.split(',').filter((peer) => peer !== '');
+async function openOpponents(names: readonly string[], setup: Setup): Promise<Map<string, Opponent>> {
   const opponents = new Map<string, Opponent>();
-  for (const peer of names) opponents.set(peer, await (peer === 'L' ? openHarness : openNode)(path, threads, nCtx));
+  for (const name of names) opponents.set(name, await (name === 'L' ? openHarness : openNode)(setup));
+  rmSync(setup.statePath, { force: true });
+  return opponents;
+}
+
+/** Ours, and of each peer its speed and the median of the ratios of pairs of runs. */
+function compare(what: keyof Speed, speeds: ReadonlyMap<string, readonly Speed[]>) {
+  const [ours, ...others] = [...speeds].map(([name, all]) => ({ name, all: all.map((speed) => speed[what]) }));
+  const own = ours!.all;
+  const peers = others.map(({ name, all }) => {
+    return [name, { theirs: round(median(all)), ratio: round(median(own.map((x, i) => x / all[i]!))) }] as const;
+  });
+  return {
+    ours: round(median(own)),
+    min: round(Math.min(...own)),
+    max: round(Math.max(...own)),
+    ...Object.fromEntries(peers),
+  };
+}
+
+async function measure(plan: RowPlan, path: string) {
+  const { model: name, threads, nPrompt, nGenerate, depth, nSeq, kernels } = plan;
+  const nCtx = depth + nPrompt + nGenerate + 64;
+  await using model = await BenchmarkModel.load(path, { threads, nCtx, kernels, parallel: nSeq });
+  if (depth > 0) model.fillContext(depth);
+  await model.run(model.workload(nPrompt, nGenerate, 0, nSeq));
+  // Before others share the process, or memory is measured.
+  const rssBytes = process.memoryUsage.rss();
+  await model.measureLimits();
+  const names = plan.peers.filter((peer) => flags.peers.split(',').includes(peer));
+  const statePath = join(tmpdir(), `smallmind-context-${process.pid}.state`);
+  const opponents = await openOpponents(names, { plan, path, nCtx, statePath });
   const speeds = new Map<string, Speed[]>([['ours', []], ...names.map((peer) => [peer, []] as [string, Speed[]])]);
   for (let run = 0; run <= nRuns; run++) {
-    const workload = model.workload(nPrompt, nGenerate, run);
+    const workload = model.workload(nPrompt, nGenerate, run + 1, nSeq);
     const turns = [['ours', model] as const, ...opponents];
     for (const [who, runner] of run % 2 === 0 ? turns : turns.toReversed()) {
       const speed = await runner.run(workload);
@@ -124,52 +194,70 @@ async function measure({ model: name, threads, nPrompt, nGenerate }: RowPlan, pa
     }
   }
   for (const opponent of opponents.values()) await opponent.close();
-  const of = (what: keyof Speed) => {
-    const ours = speeds.get('ours')!.map((s) => s[what]);
-    const peers = names.map((peer) => {
-      const theirs = speeds.get(peer)!.map((s) => s[what]);
-      return [peer, { theirs: round(median(theirs)), ratio: round(median(ours.map((x, i) => x / theirs[i]!))) }];
-    });
-    return {
-      ours: round(median(ours)),
-      min: round(Math.min(...ours)),
-      max: round(Math.max(...ours)),
-      ...Object.fromEntries(peers),
-    };
-  };
-  const decode = of('decode');
-  const decodeGBs = (decode.ours * model.weightBytesAToken) / 1e9;
+  const limits = await model.measureLimits();
+  const prefill = compare('prefill', speeds);
+  const decode = compare('decode', speeds);
+  // A step of several sequences reads the weights once.
+  const decodeGBs = ((decode.ours / nSeq) * model.weightBytesAToken) / 1e9;
+  const prefillGops = (prefill.ours * model.prefillOperationsAToken) / 1e9;
   return {
+    table: plan.table,
     model: name,
     threads,
     nPrompt,
     nGenerate,
-    kernels: model.info.executor,
-    prefill: of('prefill'),
+    depth,
+    nSeq,
+    kernels,
+    nRuns,
+    executor: model.info.executor,
+    prefill,
     decode,
     decodeGBs: round(decodeGBs),
-    limitShare: round(decodeGBs / readLimitGBs),
+    readLimitGBs: round(limits.readGBs),
+    limitShare: round(decodeGBs / limits.readGBs),
+    prefillGops: round(prefillGops),
+    computeLimitGops: round(limits.computeGops),
+    computeLimitShare: round(prefillGops / limits.computeGops),
+    rssBytes,
     loadMs: round(model.info.loadMs),
   };
 }
 
-const words = flags.rows.split(',').filter((word) => word !== '');
-const wanted = ROWS.filter(({ model, threads }) => {
-  const name = `${model} ${threads}t`.toLowerCase();
-  return words.length === 0 || words.some((word) => name.includes(word.toLowerCase()));
+const words = flags.rows
+  .toLowerCase()
+  .split(',')
+  .filter((word) => word !== '');
+if (words.includes('list')) {
+  for (const plan of ROWS) console.log(nameOf(plan));
+  process.exit();
+}
+const wanted = ROWS.filter((plan) => {
+  const name = nameOf(plan).toLowerCase();
+  return words.length === 0 || words.some((word) => name.includes(word));
 });
-const known = existsSync(OUT)
-  ? (JSON.parse(readFileSync(OUT, 'utf8')) as { rows: Awaited<ReturnType<typeof measure>>[] }).rows
+const known = existsSync(out)
+  ? (JSON.parse(readFileSync(out, 'utf8')) as { rows: Awaited<ReturnType<typeof measure>>[] }).rows
   : [];
-const rows = new Map(known.map((each) => [`${each.model} ${each.threads}`, each]));
-mkdirSync(dirname(OUT), { recursive: true });
-for (const plan of wanted) {
+const rows = new Map(known.map((each) => [nameOf(each), each]));
+mkdirSync(dirname(out), { recursive: true });
+// Each in a process of its own, whose memory is the row's.
+if (wanted.length === 1) await writeRow(wanted[0]!);
+else for (const plan of wanted) spawnRow(plan);
+
+function spawnRow(plan: RowPlan): void {
+  const args = ['--runs', flags.runs, '--peers', flags.peers, '--out', out, '--rows', nameOf(plan)];
+  const file = fileURLToPath(import.meta.url);
+  execFileSync(process.execPath, [...process.execArgv, file, ...args], { stdio: 'inherit' });
+}
+
+async function writeRow(plan: RowPlan): Promise<void> {
   const path = join(tmpdir(), `smallmind-${plan.model.replace(':', '-')}.gguf`);
   if (!existsSync(path)) await writeSource(syntheticModel(plan.model), path);
   const result = await measure(plan, path);
   console.log(JSON.stringify(result));
-  rows.set(`${plan.model} ${plan.threads}`, result);
+  rows.set(nameOf(plan), result);
   const machine = { cpu: cpus()[0]?.model.trim() ?? 'unknown', cores: availableParallelism(), node: process.version };
-  const sorted = ROWS.flatMap(({ model, threads }) => rows.get(`${model} ${threads}`) ?? []);
-  writeFileSync(OUT, `${JSON.stringify({ machine, nRuns, rows: sorted }, null, 2)}\n`);
+  const sorted = ROWS.flatMap((each) => rows.get(nameOf(each)) ?? []);
+  writeFileSync(out, `${JSON.stringify({ machine, rows: sorted }, null, 2)}\n`);
 }

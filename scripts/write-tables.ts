@@ -32,21 +32,32 @@ interface Figures {
 }
 interface Compared {
   readonly ours: number;
+  readonly min: number;
+  readonly max: number;
   readonly L?: { theirs: number; ratio: number };
   readonly N?: { theirs: number; ratio: number };
 }
+interface SpeedRow {
+  readonly table: 'speed' | 'contexts' | 'sequences' | 'strict';
+  readonly model: string;
+  readonly threads: number;
+  readonly nPrompt: number;
+  readonly nGenerate: number;
+  readonly depth: number;
+  readonly nSeq: number;
+  readonly nRuns: number;
+  readonly prefill: Compared;
+  readonly decode: Compared;
+  readonly decodeGBs: number;
+  readonly limitShare: number;
+  readonly prefillGops?: number;
+  readonly computeLimitShare?: number;
+  readonly rssBytes?: number;
+  readonly loadMs: number;
+}
 interface SpeedFile {
   readonly machine: Machine;
-  readonly nRuns: number;
-  readonly rows: readonly {
-    model: string;
-    threads: number;
-    prefill: Compared;
-    decode: Compared;
-    decodeGBs: number;
-    limitShare: number;
-    loadMs: number;
-  }[];
+  readonly rows: readonly SpeedRow[];
 }
 interface BrowserFile {
   readonly machine: Machine;
@@ -119,24 +130,82 @@ function sweep(): string {
   return table([head, ...cells]);
 }
 
-function speed(): string {
-  const { machine, nRuns, rows } = read<SpeedFile>('speed');
-  const head = ['model', 'threads', 'prefill 512', '× L', '× N', 'decode 128', '× L', '× N', 'of the read limit'];
-  const ratio = (peer: Compared['L']): string => (peer ? peer.ratio.toFixed(2) : '');
-  const cells = rows.map(({ model, threads, prefill, decode, limitShare }) => [
-    model.replace(':', ' '),
-    String(threads),
-    short(prefill.ours),
-    ratio(prefill.L),
-    ratio(prefill.N),
-    short(decode.ours),
-    ratio(decode.L),
-    ratio(decode.N),
-    `${Math.round(100 * limitShare)} %`,
-  ]);
-  const note = `Tokens a second, medians of ${nRuns} interleaved runs. L: llama.cpp driven from C; N: node-llama-cpp.`;
-  return `${table([head, ...cells])}\n\n${note} ${machineOf(machine)}; \`npm run bench:speed\`.`;
+type Column = readonly [head: string, cell: (row: SpeedRow) => string];
+
+const ratioTo = (peer: Compared['L']): string => (peer ? peer.ratio.toFixed(2) : '');
+const percent = (share: number | undefined): string => (share === undefined ? '' : `${Math.round(100 * share)} %`);
+
+const MODEL: Column = ['model', ({ model }) => model.replace(':', ' ')];
+const THREADS: Column = ['threads', ({ threads }) => String(threads)];
+
+/** Ours, and how many times as fast as each peer that is. */
+function compared(what: 'prefill' | 'decode', head: string, peers: readonly ('L' | 'N')[]): Column[] {
+  const ratios = peers.map((peer): Column => [`× ${peer}`, (row) => ratioTo(row[what][peer])]);
+  return [[head, (row) => short(row[what].ours)], ...ratios];
 }
+
+/** The rows of one of the tables that `npm run bench:speed` measures. */
+function speedTable(name: SpeedRow['table'], columns: readonly Column[]): string {
+  const { machine, rows: all } = read<SpeedFile>('speed');
+  const rows = all.filter((row) => row.table === name);
+  const command = `npm run bench:speed -- --rows ${name}`;
+  if (rows.length === 0) return `Not measured yet: \`${command}\`.`;
+  const cells = rows.map((row) => columns.map(([, cell]) => cell(row)));
+  const nRuns = [...new Set(rows.map((row) => row.nRuns))].join(' or ');
+  const note = `Tokens a second, medians of ${nRuns} interleaved runs. L: llama.cpp driven from C; N: node-llama-cpp.`;
+  return `${table([columns.map(([head]) => head), ...cells])}\n\n${note} ${machineOf(machine)}; \`${command}\`.`;
+}
+
+const speed = (): string =>
+  speedTable('speed', [
+    MODEL,
+    THREADS,
+    ...compared('prefill', 'prefill 512', ['L', 'N']),
+    ...compared('decode', 'decode 128', ['L', 'N']),
+    ['of the read limit', ({ limitShare }) => percent(limitShare)],
+  ]);
+
+const limits = (): string => {
+  const range = ({ min, max }: Compared): string => `${short(min)}–${short(max)}`;
+  return speedTable('speed', [
+    MODEL,
+    THREADS,
+    ['prefill', ({ prefill }) => range(prefill)],
+    ['GOP/s', ({ prefillGops }) => (prefillGops === undefined ? '' : short(prefillGops))],
+    ['of the compute limit', ({ computeLimitShare }) => percent(computeLimitShare)],
+    ['decode', ({ decode }) => range(decode)],
+    ['GB/s', ({ decodeGBs }) => short(decodeGBs)],
+    ['of the read limit', ({ limitShare }) => percent(limitShare)],
+    ['memory, MB', ({ rssBytes }) => (rssBytes === undefined ? '' : short(rssBytes / 1e6))],
+    ['load, ms', ({ loadMs }) => short(loadMs)],
+  ]);
+};
+
+const contexts = (): string =>
+  speedTable('contexts', [
+    MODEL,
+    THREADS,
+    ['tokens before', ({ depth }) => depth.toLocaleString('en')],
+    ...compared('decode', 'decode 32', ['L', 'N']),
+  ]);
+
+const sequences = (): string =>
+  speedTable('sequences', [
+    MODEL,
+    THREADS,
+    ['sequences', ({ nSeq }) => String(nSeq)],
+    ...compared('prefill', 'prefill 32', ['L', 'N']),
+    ...compared('decode', 'decode 64', ['L', 'N']),
+  ]);
+
+const strict = (): string =>
+  speedTable('strict', [
+    MODEL,
+    THREADS,
+    ...compared('prefill', 'prefill 512', ['L']),
+    ...compared('decode', 'decode 128', ['L']),
+    ['of the read limit', ({ limitShare }) => percent(limitShare)],
+  ]);
 
 function browser(): string {
   const { machine, browser: name, peer, model, nPrompt, nGenerate, nRuns, rows } = read<BrowserFile>('browser');
@@ -173,7 +242,17 @@ function table([head, ...rows]: Cells): string {
   return [line(head!), line(head!.map(() => '---')), ...rows.map(line)].join('\n');
 }
 
-const TABLES: Readonly<Record<string, () => string>> = { tier1, sweep, speed, browser, load };
+const TABLES: Readonly<Record<string, () => string>> = {
+  tier1,
+  sweep,
+  speed,
+  limits,
+  contexts,
+  sequences,
+  strict,
+  browser,
+  load,
+};
 /** Formatting pads the cells of a table. */
 const squeeze = (text: string): string => text.replace(/ +/g, ' ').replace(/-{3,}/g, '---');
 

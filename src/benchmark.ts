@@ -1,30 +1,43 @@
-// How fast a model runs here: prefill and decoding, in tokens a second and as shares of what the machine's memory
-// gives, and where the time goes, operation by operation. What is printed, and what is compared with, is the caller's.
+// How fast a model runs here: prefill and decoding, in tokens a second and as shares of what the machine's memory and
+// arithmetic give, and where the time goes, operation by operation. What is printed, and what is compared with, is the
+// caller's.
 
+import { measureComputeLimit } from './backend/wasm/compute-limit.ts';
 import { WasmExecutor } from './backend/wasm/executor.ts';
 import type { Executor } from './backend/executor.ts';
 import type { ByteSource } from './base/byte-source.ts';
+import type { DType } from './base/dtype.ts';
+import { assert } from './base/errors.ts';
 import { Random } from './base/random.ts';
 import { bytesReadAToken } from './convert/synthetic-model.ts';
 import { Graph } from './graph/tensor.ts';
 import { readGguf } from './gguf/reader.ts';
+import type { TensorDescriptor } from './gguf/writer.ts';
 import { LocalModel } from './local-model.ts';
 import { resolveGenerateOptions, resolveLoadOptions } from './options.ts';
-import type { LoadOptions, ModelInfo, ModelSource } from './options.ts';
+import type { LoadOptions, ModelInfo, ModelSource, ResolvedLoadOptions } from './options.ts';
 import { describeSource, openSource } from './source.ts';
 
 export { syntheticModel } from './convert/synthetic-model.ts';
 
-/** What a run does: evaluates a prompt, then so many tokens one by one. */
+/** What a run does: evaluates a prompt for each sequence, all at once, then so many tokens of each, one by one. */
 export interface Workload {
-  readonly prompt: readonly number[];
+  readonly prompts: readonly (readonly number[])[];
   readonly nGenerate: number;
 }
 
-/** Tokens a second. */
+/** Tokens a second, of all sequences together. */
 export interface Speed {
   readonly prefill: number;
   readonly decode: number;
+}
+
+/** What this machine gives to as many threads as the model has. */
+export interface Limits {
+  /** Gigabytes a second, read from memory. */
+  readonly readGBs: number;
+  /** 10⁹ operations a second, by the instructions that multiply most of the model's weights. */
+  readonly computeGops: number;
 }
 
 /** Milliseconds of the instructions of one operation, or of one layer, over the steps that were profiled. */
@@ -45,16 +58,30 @@ export class BenchmarkModel implements AsyncDisposable {
   readonly info: ModelInfo;
   /** Of weights, that a step of one token reads. */
   readonly weightBytesAToken: number;
+  /** Multiplications and additions for a token of a prompt, those of attention not counted. */
+  readonly prefillOperationsAToken: number;
   readonly #model: LocalModel;
   readonly #recorder: Recorder;
-  readonly #nVocab: number;
+  readonly #weightDtype: DType;
+  readonly #kernels: ResolvedLoadOptions['kernels'];
+  #limits: Limits = { readGBs: 0, computeGops: 0 };
+  /** Tokens that every sequence begins with. */
+  #past: readonly number[] = [];
 
-  private constructor(model: LocalModel, recorder: Recorder, weightBytesAToken: number) {
+  private constructor(
+    model: LocalModel,
+    recorder: Recorder,
+    tensors: readonly TensorDescriptor[],
+    kernels: ResolvedLoadOptions['kernels'],
+  ) {
     this.#model = model;
     this.#recorder = recorder;
+    this.#kernels = kernels;
     this.info = model.info;
-    this.#nVocab = model.tokenizer.nVocab;
-    this.weightBytesAToken = weightBytesAToken;
+    this.weightBytesAToken = bytesReadAToken(tensors);
+    const weights = layerWeights(tensors);
+    this.prefillOperationsAToken = 2 * weights.reduce((sum, [, n]) => sum + n, 0);
+    this.#weightDtype = weights[0]![0];
   }
 
   /** @throws what `loadModel` throws */
@@ -67,19 +94,52 @@ export class BenchmarkModel implements AsyncDisposable {
     const { tensors } = await readGguf(opened);
     const hooks = { onProgress, isAborted: () => signal?.aborted ?? false, wrapExecutor: recorder.wrap.bind(recorder) };
     const model = await LocalModel.load(opened, resolved, hooks);
-    return new BenchmarkModel(model, recorder, bytesReadAToken(tensors.values()));
+    return new BenchmarkModel(model, recorder, [...tensors.values()], resolved.kernels);
   }
 
-  /** Random tokens. Every seed is another prompt, so that nothing is found in the cache. */
-  workload(nPrompt: number, nGenerate: number, seed: number): Workload {
+  /** Random tokens for `nSeq` sequences. Every seed has other prompts, so that nothing is found in the cache. */
+  workload(nPrompt: number, nGenerate: number, seed: number, nSeq = 1): Workload {
     const random = new Random(seed);
-    const prompt = Array.from({ length: nPrompt }, () => Math.floor(random.uniform() * this.#nVocab));
-    return { prompt, nGenerate };
+    const prompts = Array.from({ length: nSeq }, () => randomTokens(random, nPrompt, this.#model.tokenizer.nVocab));
+    return { prompts, nGenerate };
+  }
+
+  /**
+   * Makes every sequence from now on begin behind `depth` tokens that the cache holds already: keys and values are
+   * random, because evaluating them takes minutes and their values cost no time.
+   * @param depth  a multiple of the cache's block size
+   */
+  fillContext(depth: number): void {
+    const { cache } = this.#model.engine;
+    assert(depth % cache.blockSize === 0, `a depth of ${depth} tokens ends within a block`);
+    const random = new Random(depth);
+    // In any type of the cache these are values, or scales, of ordinary size.
+    this.#recorder.executor.fillStates(
+      Uint16Array.from({ length: 1 << 16 }, () => 0x3400 | (Math.floor(random.uniform() * 65536) & 0x83ff)),
+    );
+    this.#past = randomTokens(random, depth, this.#model.tokenizer.nVocab);
+    const blocks = Int32Array.from({ length: depth / cache.blockSize }, () => cache.allocate());
+    cache.release(this.#past, depth, blocks, blocks.length);
   }
 
   async run(workload: Workload): Promise<Speed> {
-    const { timings } = await this.#generate(workload);
-    return { prefill: timings.promptTokensPerSecond, decode: timings.decodeTokensPerSecond };
+    const results = await this.#generate(workload);
+    const total = (what: 'promptTokensPerSecond' | 'decodeTokensPerSecond'): number =>
+      results.reduce((sum, { timings }) => sum + timings[what], 0);
+    return { prefill: total('promptTokensPerSecond'), decode: total('decodeTokensPerSecond') };
+  }
+
+  /** Measures again what the machine gives. @returns the best of this call and those before */
+  async measureLimits(): Promise<Limits> {
+    const { threads } = this.info;
+    const kernels = this.#kernels === 'reference' ? 'auto' : this.#kernels;
+    const readGBs = await measureReadLimit(threads);
+    const computeGops = await measureComputeLimit(this.#weightDtype, threads, kernels);
+    this.#limits = {
+      readGBs: Math.max(this.#limits.readGBs, readGBs),
+      computeGops: Math.max(this.#limits.computeGops, computeGops),
+    };
+    return this.#limits;
   }
 
   /** One run, instruction by instruction. Each costs a call more than in `run`, about a microsecond. */
@@ -89,11 +149,18 @@ export class BenchmarkModel implements AsyncDisposable {
     return this.#recorder.stop();
   }
 
-  #generate({ prompt, nGenerate }: Workload) {
+  async #generate({ prompts, nGenerate }: Workload) {
     // Of what follows, the first token comes out of the prompt; a text must not end before it is measured.
-    const options = { temperature: 0, maxTokens: nGenerate + 1 };
-    const resolved = { ...resolveGenerateOptions(options), ignoresEnd: true };
-    return this.#model.generate(prompt, resolved, () => {}).result;
+    const options = { ...resolveGenerateOptions({ temperature: 0, maxTokens: nGenerate + 1 }), ignoresEnd: true };
+    const past = this.#past;
+    const results = await Promise.all(
+      prompts.map((prompt) => this.#model.generate([...past, ...prompt], options, () => {}).result),
+    );
+    assert(
+      results.every(({ cachedTokens }) => cachedTokens === past.length),
+      `the cache does not hold the ${past.length} tokens before the prompt, and no others`,
+    );
+    return results;
   }
 
   close(): Promise<void> {
@@ -103,6 +170,23 @@ export class BenchmarkModel implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
+}
+
+function randomTokens(random: Random, n: number, nVocab: number): number[] {
+  return Array.from({ length: n }, () => Math.floor(random.uniform() * nVocab));
+}
+
+/**
+ * How many weights of each type every token of a prompt is multiplied by, most first: those of the layers. The output
+ * matrix waits for the last token.
+ */
+function layerWeights(tensors: readonly TensorDescriptor[]): (readonly [DType, number])[] {
+  const counts = new Map<DType, number>();
+  for (const { name, dtype, shape } of tensors) {
+    if (shape.length !== 2 || !name.startsWith('blk.')) continue;
+    counts.set(dtype, (counts.get(dtype) ?? 0) + shape[0]! * shape[1]!);
+  }
+  return [...counts].toSorted(([, a], [, b]) => b - a);
 }
 
 /** Stands between an engine and its executor, and profiles steps where that is wanted. */
@@ -121,6 +205,11 @@ class Recorder {
       executor.profile(this.#totals, program);
     };
     return executor;
+  }
+
+  get executor(): WasmExecutor {
+    assert(this.#executor, 'the reference has no context to fill');
+    return this.#executor;
   }
 
   start(): void {
@@ -154,7 +243,7 @@ class Recorder {
 const LIMIT_BYTES = 512 << 20;
 
 /** Gigabytes a second that `threads` read from memory through WebAssembly: the best of several passes. */
-export async function measureReadLimit(threads: number): Promise<number> {
+async function measureReadLimit(threads: number): Promise<number> {
   const graph = new Graph();
   const state = graph.leaf('state', 'memory', 'F32', [LIMIT_BYTES / 4]);
   graph.output(graph.apply('sumSquares', [state]));

@@ -3,6 +3,9 @@
 import { availableParallelism, cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { rmSync } from 'node:fs';
+import { setTimeout } from 'node:timers/promises';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import type { Command } from 'commander';
 import { resolveLoadOptions } from '../options.ts';
 import type { LoadOptions } from '../options.ts';
@@ -41,14 +44,14 @@ interface Settings {
   readonly load: LoadOptions;
 }
 
-/** Ours, theirs and the ratio of the two, medians; `all` are ours with their least and greatest. */
+/** Tokens a second, medians; of ours also the least and the greatest. `null` where nobody is compared with. */
 interface Compared {
   readonly ours: number;
+  readonly theirs: number | null;
+  /** Median of the ratios of pairs of runs. */
+  readonly ratio: number | null;
   readonly min: number;
   readonly max: number;
-  readonly theirs?: number;
-  /** Median of the ratios of pairs of runs. */
-  readonly ratio?: number;
 }
 
 interface Row {
@@ -56,10 +59,15 @@ interface Row {
   readonly peer: string | null;
   readonly prefill: Compared;
   readonly decode: Compared;
+  /** Bytes of weights that decoding reads, and its share of what the machine's memory gives. */
   readonly decodeGBs: number;
   readonly readLimitGBs: number;
   readonly limitShare: number;
+  /** Operations of prefill, and their share of what the machine's arithmetic gives. */
   readonly prefillGops: number;
+  readonly computeLimitGops: number;
+  readonly computeLimitShare: number;
+  /** Of the process, loaded and warm, before a peer shares it. */
   readonly rssBytes: number;
   readonly loadMs: number;
   readonly profile?: { readonly prefill: Profile; readonly decode: Profile };
@@ -146,7 +154,7 @@ async function measure(
   threads: number,
   signal: AbortSignal,
 ): Promise<Row> {
-  const { BenchmarkModel, measureReadLimit } = await import('../benchmark.ts');
+  const { BenchmarkModel } = await import('../benchmark.ts');
   const { nPrompt, nGenerate, nRuns } = settings;
   const nCtx = nPrompt + nGenerate + 2;
   const bar = new LoadingBar(settings.source);
@@ -154,44 +162,67 @@ async function measure(
   await using model = await BenchmarkModel.load(source, { ...settings.load, threads, nCtx, signal, onProgress });
   await bar.stop();
   // Between two steps, and not only between two runs.
-  signal.addEventListener('abort', () => void model.close(), { once: true });
-  await using peer = settings.isAgainst ? await openPeer(path, threads, nCtx) : undefined;
-  const ours: Speed[] = [];
-  const theirs: Speed[] = [];
-  for (let run = 0; run <= nRuns; run++) {
+  const close = (): void => void model.close();
+  signal.addEventListener('abort', close, { once: true });
+  const nextWorkload = (run: number): Workload => {
     signal.throwIfAborted();
     showProgress(`${threads} threads, run ${run} of ${nRuns}`);
-    const pair = await takeTurns(model, peer, model.workload(nPrompt, nGenerate, run), run).catch((error: unknown) => {
-      eraseProgress();
-      signal.throwIfAborted();
-      throw error;
-    });
-    // The first run warms up: kernels are compiled, memory is touched.
-    if (run === 0) continue;
-    ours.push(pair.ours);
-    if (pair.theirs) theirs.push(pair.theirs);
-  }
-  const profile = settings.isProfiled ? await profileOf(model, nPrompt, nRuns + 1) : undefined;
-  eraseProgress();
-  const rssBytes = process.memoryUsage.rss();
-  // Last of all: its own memory must not count as the model's.
-  const readLimitGBs = await measureReadLimit(threads);
-  const decode = compare('decode', ours, theirs);
-  const prefill = compare('prefill', ours, theirs);
-  const decodeGBs = (decode.ours * model.weightBytesAToken) / 1e9;
-  return {
-    threads,
-    peer: peer?.name ?? null,
-    prefill,
-    decode,
-    decodeGBs,
-    readLimitGBs,
-    limitShare: decodeGBs / readLimitGBs,
-    prefillGops: (2 * model.info.nParameters * prefill.ours) / 1e9,
-    rssBytes,
-    loadMs: model.info.loadMs,
-    ...(profile ? { profile } : {}),
+    return model.workload(nPrompt, nGenerate, run);
   };
+  const ours: Speed[] = [];
+  const theirs: Speed[] = [];
+  try {
+    // The first run warms up: kernels are compiled, memory is touched.
+    await model.run(nextWorkload(0));
+    const rssBytes = await residentBytes();
+    await model.measureLimits();
+    await using peer = settings.isAgainst ? await openPeer(path, { threads, nCtx }) : undefined;
+    await peer?.run(nextWorkload(0));
+    for (let run = 1; run <= nRuns; run++) {
+      const pair = await takeTurns(model, peer, nextWorkload(run), run);
+      ours.push(pair.ours);
+      if (pair.theirs) theirs.push(pair.theirs);
+    }
+    const profile = settings.isProfiled ? await profileOf(model, nPrompt, nRuns + 1) : undefined;
+    const limits = await model.measureLimits();
+    const decode = compare('decode', ours, theirs);
+    const prefill = compare('prefill', ours, theirs);
+    const decodeGBs = (decode.ours * model.weightBytesAToken) / 1e9;
+    const prefillGops = (prefill.ours * model.prefillOperationsAToken) / 1e9;
+    return {
+      threads,
+      peer: peer?.name ?? null,
+      prefill,
+      decode,
+      decodeGBs,
+      readLimitGBs: limits.readGBs,
+      limitShare: decodeGBs / limits.readGBs,
+      prefillGops,
+      computeLimitGops: limits.computeGops,
+      computeLimitShare: prefillGops / limits.computeGops,
+      rssBytes,
+      loadMs: model.info.loadMs,
+      ...(profile ? { profile } : {}),
+    };
+  } catch (error) {
+    // A run that was interrupted fails with what closing the model did to it.
+    signal.throwIfAborted();
+    throw error;
+  } finally {
+    signal.removeEventListener('abort', close);
+    eraseProgress();
+  }
+}
+
+/** What earlier rows left behind does not count. It goes a while after its threads have ended. */
+async function residentBytes(): Promise<number> {
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  for (let i = 0; i < 3; i++) {
+    collect();
+    await setTimeout(50);
+  }
+  return process.memoryUsage.rss();
 }
 
 /** Who goes first changes from run to run. */
@@ -219,17 +250,23 @@ const median = (x: readonly number[]): number => x.toSorted((a, b) => a - b)[x.l
 
 function compare(what: keyof Speed, ours: readonly Speed[], theirs: readonly Speed[]): Compared {
   const own = ours.map((speed) => speed[what]);
-  const compared = { ours: median(own), min: Math.min(...own), max: Math.max(...own) };
-  if (theirs.length === 0) return compared;
-  const ratio = median(own.map((speed, i) => speed / theirs[i]![what]));
-  return { ...compared, theirs: median(theirs.map((speed) => speed[what])), ratio };
+  const other = theirs.map((speed) => speed[what]);
+  const isAgainst = other.length > 0;
+  return {
+    ours: median(own),
+    theirs: isAgainst ? median(other) : null,
+    ratio: isAgainst ? median(own.map((speed, i) => speed / other[i]!)) : null,
+    min: Math.min(...own),
+    max: Math.max(...own),
+  };
 }
 
 function describe({ machine, model, nPrompt, nGenerate, nRuns, runs }: Awaited<ReturnType<typeof benchmark>>): string {
   const isAgainst = runs.some(({ peer }) => peer !== null);
-  const head = ['threads', `prefill ${nPrompt}`, `decode ${nGenerate}`, 'GB/s', 'of limit', 'GOP/s', 'memory', 'load'];
+  const speeds = ['threads', `prefill ${nPrompt}`, `decode ${nGenerate}`];
+  const head = [...speeds, 'GB/s', 'of limit', 'GOP/s', 'of limit', 'memory', 'load'];
   const ratio = ({ theirs, ratio: r }: Compared): string =>
-    theirs === undefined ? '' : ` (${formatRate(theirs)}, × ${r!.toFixed(2)})`;
+    theirs === null ? '' : ` (${formatRate(theirs)}, × ${r!.toFixed(2)})`;
   const speed = (c: Compared): string => `${formatRate(c.ours)} [${formatRate(c.min)}–${formatRate(c.max)}]${ratio(c)}`;
   const rows = runs.map((run) => [
     String(run.threads),
@@ -238,6 +275,7 @@ function describe({ machine, model, nPrompt, nGenerate, nRuns, runs }: Awaited<R
     run.decodeGBs.toFixed(1),
     `${(100 * run.limitShare).toFixed(0)} %`,
     run.prefillGops.toFixed(0),
+    `${(100 * run.computeLimitShare).toFixed(0)} %`,
     formatBytes(run.rssBytes),
     `${run.loadMs.toFixed(0)} ms`,
   ]);

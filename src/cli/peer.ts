@@ -25,11 +25,14 @@ interface LlamaModel {
   dispose(): Promise<void>;
 }
 interface LlamaContext {
+  /** Each call gives one more. */
   getSequence(): LlamaSequence;
   dispose(): Promise<void>;
 }
 interface LlamaSequence {
-  clearHistory(): Promise<void>;
+  readonly nextTokenIndex: number;
+  loadStateFromFile(path: string, options: { acceptRisk: true }): Promise<void>;
+  eraseContextTokenRanges(ranges: readonly { start: number; end: number }[]): Promise<void>;
   evaluateWithoutGeneratingNewTokens(tokens: readonly number[]): Promise<void>;
   evaluate(tokens: readonly number[], options: object): AsyncIterable<number>;
 }
@@ -46,33 +49,45 @@ export function findPeer(): string {
   }
 }
 
+export interface PeerOptions {
+  readonly threads: number;
+  /** Of each sequence. */
+  readonly nCtx: number;
+  /** Sequences that run at once. Default 1. */
+  readonly nSeq?: number;
+  /** A file with the state of a sequence, as llama.cpp saves it: every run begins behind its tokens. Default: none. */
+  readonly statePath?: string;
+}
+
 /** @throws as `findPeer` does */
-export async function openPeer(path: string, threads: number, nCtx: number): Promise<Peer> {
+export async function openPeer(path: string, { threads, nCtx, nSeq = 1, statePath }: PeerOptions): Promise<Peer> {
   const { getLlama } = (await import(pathToFileURL(findPeer()).href)) as LlamaModule;
   const quiet = { logLevel: 'error', progressLogs: false };
   const llama = await getLlama({ gpu: false, build: 'never', maxThreads: threads, ...quiet });
   const model = await llama.loadModel({ modelPath: path });
   const context = await model.createContext({
+    sequences: nSeq,
     contextSize: nCtx,
     batchSize: 512,
     threads: { ideal: threads, min: threads },
   });
-  const sequence = context.getSequence();
+  const sequences = Array.from({ length: nSeq }, () => context.getSequence());
+  if (statePath !== undefined) {
+    for (const sequence of sequences) await sequence.loadStateFromFile(statePath, { acceptRisk: true });
+  }
+  const depth = sequences[0]!.nextTokenIndex;
   return {
     name: 'llama.cpp (node-llama-cpp)',
-    async run({ prompt, nGenerate }) {
-      await sequence.clearHistory();
-      const startMs = performance.now();
-      await sequence.evaluateWithoutGeneratingNewTokens(prompt);
-      const prefillMs = performance.now() - startMs;
-      let n = 0;
-      let firstMs = 0;
-      // The first token is that of the step that begins decoding; the others are timed.
-      for await (const _ of sequence.evaluate([777], { temperature: 0, yieldEogToken: true })) {
-        if (n === 0) firstMs = performance.now();
-        if (++n > nGenerate) break;
+    async run({ prompts, nGenerate }) {
+      for (const sequence of sequences) {
+        await sequence.eraseContextTokenRanges([{ start: depth, end: sequence.nextTokenIndex }]);
       }
-      return { prefill: (1000 * prompt.length) / prefillMs, decode: (1000 * (n - 1)) / (performance.now() - firstMs) };
+      const nPrompt = prompts.reduce((sum, prompt) => sum + prompt.length, 0);
+      const startMs = performance.now();
+      await Promise.all(sequences.map((sequence, i) => sequence.evaluateWithoutGeneratingNewTokens(prompts[i]!)));
+      const prefill = (1000 * nPrompt) / (performance.now() - startMs);
+      const rates = await Promise.all(sequences.map((sequence) => decodeRate(sequence, nGenerate)));
+      return { prefill, decode: rates.reduce((sum, rate) => sum + rate, 0) };
     },
     async [Symbol.asyncDispose]() {
       await context.dispose();
@@ -80,4 +95,15 @@ export async function openPeer(path: string, threads: number, nCtx: number): Pro
       await llama.dispose();
     },
   };
+}
+
+/** Tokens a second. The first is that of the step that begins decoding; the others are timed. */
+async function decodeRate(sequence: LlamaSequence, nGenerate: number): Promise<number> {
+  let n = 0;
+  let firstMs = 0;
+  for await (const _ of sequence.evaluate([777], { temperature: 0, yieldEogToken: true })) {
+    if (n === 0) firstMs = performance.now();
+    if (++n > nGenerate) break;
+  }
+  return (1000 * (n - 1)) / (performance.now() - firstMs);
 }

@@ -20,11 +20,17 @@ test('--json prints a row for each number of threads, and --out writes the same'
     report.runs.map((run: { threads: number }) => run.threads),
     [1, 2],
   );
-  for (const { peer, prefill, decode, decodeGBs, limitShare, readLimitGBs, rssBytes, loadMs } of report.runs) {
+  for (const { peer, prefill, decode, ...run } of report.runs) {
     assert.equal(peer, null);
-    for (const { ours, min, max } of [prefill, decode]) assert.ok(0 < min && min <= ours && ours <= max);
+    for (const { ours, theirs, ratio, min, max } of [prefill, decode]) {
+      assert.ok(0 < min && min <= ours && ours <= max);
+      assert.deepEqual([theirs, ratio], [null, null]);
+    }
+    const { decodeGBs, readLimitGBs, limitShare, prefillGops, computeLimitGops, computeLimitShare } = run;
     assert.ok(decodeGBs > 0 && readLimitGBs > 0 && Math.abs(limitShare - decodeGBs / readLimitGBs) < 1e-9);
-    assert.ok(rssBytes > 1e6 && loadMs > 0);
+    assert.ok(Math.abs(computeLimitShare - prefillGops / computeLimitGops) < 1e-9);
+    assert.ok(0 < computeLimitShare && computeLimitShare < 1);
+    assert.ok(run.rssBytes > 1e6 && run.loadMs > 0);
   }
 });
 

@@ -8,7 +8,7 @@ import { lower } from '../../graph/lower.ts';
 import { planProgram } from '../../graph/plan.ts';
 import type { Clearing, Program } from '../../graph/plan.ts';
 import type { ActivationDType, Graph, Tensor } from '../../graph/tensor.ts';
-import { elementsMax } from '../../graph/tensor.ts';
+import { elementsMax, sizeBytesMax } from '../../graph/tensor.ts';
 import type { Executor, LoadProgress, WeightSource } from '../executor.ts';
 import { encodeCounter, encodePrograms } from './encode.ts';
 import { CLEARING, LINE_BYTES, RECORD_BYTES, kernelKey } from './kernels/kernel.ts';
@@ -164,6 +164,14 @@ export class WasmExecutor implements Executor {
   clearing(): { bytesCleared: number; bytesSkipped: number } {
     const lines = new Float64Array(this.#buffer(), CLEARING.clearedLines, 2);
     return { bytesCleared: LINE_BYTES * lines[0]!, bytesSkipped: LINE_BYTES * lines[1]! };
+  }
+
+  /** For benchmarks: writes `pattern` over all states, again and again. */
+  fillStates(pattern: Uint16Array): void {
+    for (const leaf of distinctLeaves(this.programs).filter(({ op }) => op === 'state')) {
+      const words = new Uint16Array(this.#buffer(), this.#layout.leafAddress(leaf), sizeBytesMax(leaf) / 2);
+      for (let i = 0; i < words.length; i += pattern.length) words.set(pattern.subarray(0, words.length - i), i);
+    }
   }
 
   /** For tests: the memory of all intermediates, to be looked at or spoilt between runs. */

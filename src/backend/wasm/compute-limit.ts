@@ -1,0 +1,144 @@
+// How many multiply-adds a second this machine does with the instructions of a weight type's matrix kernel: the same
+// sums over operands that the nearest cache holds, without unpacking, scales and results. What prefill is held against.
+
+import { platform } from '#platform';
+import type { DType } from '../../base/dtype.ts';
+import type { QuantizedFormat } from '../../quant/block.ts';
+import type { Local } from './emit/expression.ts';
+import type { FunctionBuilder } from './emit/function-builder.ts';
+import { i32, ptr, v128 } from './emit/operations.ts';
+import { multiplyAdd } from './kernels/floats.ts';
+import { pairSums, quadSums, termsIn16Bits, turnProducts } from './kernels/integer-sums.ts';
+import { COUNTER_SLOT, COUNTER_STRIDE_SLOT, OUT_SLOT, SLOT_BYTES, setAddress } from './kernels/kernel.ts';
+import type { KernelSet, KernelVariant, Routine } from './kernels/kernel.ts';
+import { interleavingOf, quantizedFormatOf } from './kernels/weights.ts';
+import { PAGE_BYTES, buildModule } from './module.ts';
+import { threadPool } from './pool.ts';
+import { chooseVariant } from './probe.ts';
+
+/** Rows of x in a tile, against eight of W: which is the best differs with the instructions. */
+const TILE_ROWS = [2, 3, 4];
+const N_COLUMNS = 32;
+/** Times 32 columns in a run, which takes about ten milliseconds. */
+const N_BLOCKS = 500_000;
+const N_RUNS = 8;
+
+/** In a memory of one page. Counters are a cache line a thread. */
+const RECORD_ADDRESS = 4096;
+const COUNTERS_ADDRESS = 8192;
+const COUNTER_BYTES = 64;
+const DATA_ADDRESS = 16384;
+/** Of a row of x, and of what is read of W. */
+const X_BYTES = 2048;
+
+/**
+ * Multiply-adds a second, in units of 10⁹ operations (an addition and a multiplication are two), that `threads` reach.
+ * @param dtype    the type of the weights; activations are in 8 bits where those are quantised
+ * @param kernels  the kernel set whose instructions count
+ * @throws {UnsupportedError} as `chooseVariant` does
+ */
+export async function measureComputeLimit(
+  dtype: DType,
+  threads: number,
+  kernels: KernelSet | 'auto' = 'auto',
+): Promise<number> {
+  const nThreads = platform.canShareMemory() && platform.canBlock() ? threads : 1;
+  const shared = nThreads > 1;
+  const kind = {
+    kernels: TILE_ROWS.map((nRows) => limitRoutine(dtype, nRows)),
+    variant: chooseVariant(kernels),
+    shared,
+  };
+  const module = await WebAssembly.compile(buildModule(kind).toBytes() as BufferSource);
+  const memory = new WebAssembly.Memory({ initial: 1, maximum: 1, shared });
+  const record = new DataView(memory.buffer, RECORD_ADDRESS);
+  writeRecord(record);
+  const place = threadPool.reserve(nThreads);
+  try {
+    const alone = await threadPool.instantiate(place, module, memory);
+    const model = await threadPool.attach(place, alone, module, memory);
+    let best = 0;
+    for (let run = 0; run < N_RUNS; run++) {
+      for (const [index, nRows] of TILE_ROWS.entries()) {
+        record.setInt32(0, index, true);
+        const startMs = performance.now();
+        threadPool.run(model, RECORD_ADDRESS, 1);
+        const operations = 2 * 8 * nRows * N_COLUMNS * N_BLOCKS * nThreads;
+        best = Math.max(best, operations / (performance.now() - startMs) / 1e6);
+      }
+    }
+    return best;
+  } finally {
+    await threadPool.release(place);
+  }
+}
+
+function writeRecord(record: DataView): void {
+  setAddress(record, OUT_SLOT * SLOT_BYTES, DATA_ADDRESS);
+  setAddress(record, COUNTER_SLOT * SLOT_BYTES, COUNTERS_ADDRESS);
+  record.setInt32(COUNTER_STRIDE_SLOT * SLOT_BYTES, COUNTER_BYTES, true);
+}
+
+/** Every thread does all of it; the sums are stored, so that they are wanted. */
+function limitRoutine(dtype: DType, nRows: number): Routine {
+  return {
+    op: `computeLimit${nRows}`,
+    dtypes: [dtype],
+    params: {},
+    build(k) {
+      const { f, variant } = k;
+      const w = k.out();
+      const x = Array.from({ length: nRows }, (_, c) => f.let('x', ptr.add(w, X_BYTES * (c + 1))));
+      const sum = f.let('sum', v128.zero());
+      const format = quantizedFormatOf(dtype);
+      const block = format ? integerBlock(f, x, w, sum, format, variant) : floatBlock(f, x, w, sum, variant);
+      f.for(f.local('i32', 'block'), { from: 0, to: i32.const(N_BLOCKS) }, block);
+      v128.store(w, sum, PAGE_BYTES / 2);
+    },
+  };
+}
+
+function integerBlock(
+  f: FunctionBuilder,
+  x: readonly Local<'ptr'>[],
+  w: Local<'ptr'>,
+  sum: Local<'v128'>,
+  format: QuantizedFormat,
+  variant: KernelVariant,
+) {
+  const isQuads = interleavingOf(format, variant) === 'quads';
+  const sums = isQuads ? quadSums(f, x.length, 1, termsIn16Bits(format, variant)) : pairSums(f, x.length, 1);
+  const addTurn = turnProducts(f, sums, x);
+  return (): void => {
+    sums.clear();
+    for (let turn = 0; turn < (isQuads ? 8 : 16); turn++) {
+      addTurn(turn, v128.load(w, 32 * turn), v128.load(w, 32 * turn + 16));
+    }
+    x.forEach((_, c) => [0, 1].forEach((h) => sum.set(v128.xor(sum, sums.total(c, 0, h)))));
+  };
+}
+
+function floatBlock(
+  f: FunctionBuilder,
+  x: readonly Local<'ptr'>[],
+  w: Local<'ptr'>,
+  sum: Local<'v128'>,
+  variant: KernelVariant,
+) {
+  const sums = x.map(() => [f.local('v128', 'low'), f.local('v128', 'high')] as const);
+  const [low, high] = [f.local('v128', 'wLow'), f.local('v128', 'wHigh')];
+  const splat = f.local('v128', 'xSplat');
+  return (): void => {
+    for (let column = 0; column < N_COLUMNS; column++) {
+      low.set(v128.load(w, 32 * column));
+      high.set(v128.load(w, 32 * column + 16));
+      x.forEach((p, c) => {
+        splat.set(v128.load32_splat(p, 4 * column));
+        const [sumLow, sumHigh] = sums[c]!;
+        sumLow.set(multiplyAdd(variant, low, splat, sumLow));
+        sumHigh.set(multiplyAdd(variant, high, splat, sumHigh));
+      });
+    }
+    for (const each of sums.flat()) sum.set(v128.xor(sum, each));
+  };
+}
