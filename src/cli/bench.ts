@@ -155,7 +155,7 @@ async function measure(
   await bar.stop();
   // Between two steps, and not only between two runs.
   signal.addEventListener('abort', () => void model.close(), { once: true });
-  await using peer = settings.isAgainst ? await openPeer(path, threads, nCtx) : undefined;
+  await using peer = settings.isAgainst ? await openPeer(path, threads, nCtx, settings.load.kvType) : undefined;
   const ours: Speed[] = [];
   const theirs: Speed[] = [];
   for (let run = 0; run <= nRuns; run++) {

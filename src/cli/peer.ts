@@ -5,6 +5,7 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { Speed, Workload } from '../benchmark.ts';
+import type { ResolvedLoadOptions } from '../options.ts';
 import { UsageError } from './usage.ts';
 
 export interface Peer extends AsyncDisposable {
@@ -47,7 +48,12 @@ export function findPeer(): string {
 }
 
 /** @throws as `findPeer` does */
-export async function openPeer(path: string, threads: number, nCtx: number): Promise<Peer> {
+export async function openPeer(
+  path: string,
+  threads: number,
+  nCtx: number,
+  kvType: ResolvedLoadOptions['kvType'] = 'F16',
+): Promise<Peer> {
   const { getLlama } = (await import(pathToFileURL(findPeer()).href)) as LlamaModule;
   const quiet = { logLevel: 'error', progressLogs: false };
   const llama = await getLlama({ gpu: false, build: 'never', maxThreads: threads, ...quiet });
@@ -56,6 +62,10 @@ export async function openPeer(path: string, threads: number, nCtx: number): Pro
     contextSize: nCtx,
     batchSize: 512,
     threads: { ideal: threads, min: threads },
+    experimentalKvCacheKeyType: kvType,
+    experimentalKvCacheValueType: kvType,
+    // llama.cpp has quantised values with flash attention only.
+    ...(kvType === 'Q8_0' && { flashAttention: true }),
   });
   const sequence = context.getSequence();
   return {

@@ -194,7 +194,7 @@ export function maxLanes(f: FunctionBuilder, x: Vector): Expr<'f32'> {
 }
 
 /** Largest of the four lanes, none of them negative; NaN if one is. */
-export function maxMagnitude(f: FunctionBuilder, x: Vector): Expr<'f32'> {
+function maxMagnitude(f: FunctionBuilder, x: Vector): Expr<'f32'> {
   const t = f.let('lanes', x);
   const folded = f.let(
     'folded',
