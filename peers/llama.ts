@@ -5,12 +5,16 @@
 
 import { existsSync } from 'node:fs';
 import type { ControlledEvaluateInputItem as Input, Llama as Runtime, LlamaLogLevel, Token } from 'node-llama-cpp';
+import type { KvDtype } from '../src/graph/step.ts';
 
 export interface LlamaOptions {
   /** Positions; more tokens than this are refused rather than shifted out. Default 512. */
   readonly contextSize?: number;
-  /** Storage of keys and values. llama.cpp's own default is F16; F32 leaves only its activation rounding. */
-  readonly kvType?: 'F16' | 'F32';
+  /**
+   * Storage of keys and values. llama.cpp's own default is F16; F32 leaves only its activation rounding; Q8_0 it has
+   * with flash attention only.
+   */
+  readonly kvType?: KvDtype;
   /** Default 1: the order of its sums, and so the last bits, then never varies. */
   readonly threads?: number;
 }
@@ -52,7 +56,7 @@ export async function openLlama(path: string, options: LlamaOptions = {}): Promi
   const context = await model.createContext({
     contextSize,
     threads,
-    flashAttention: false,
+    flashAttention: kvType === 'Q8_0',
     experimentalKvCacheKeyType: kvType,
     experimentalKvCacheValueType: kvType,
   });

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { BLOCK_FORMATS } from '../src/base/dtype.ts';
 import { Random } from '../src/base/random.ts';
+import type { KvDtype } from '../src/graph/step.ts';
 import { loadModel } from '../src/index.ts';
 import type { LoadOptions } from '../src/index.ts';
 import { randomLlamaGguf } from '../test/random-model.ts';
@@ -16,7 +17,7 @@ import { logSoftmax, needsPeers, openLlama } from './llama.ts';
 
 export interface Format {
   readonly dtype: RandomLlamaOptions['dtype'];
-  readonly kvType: 'F16' | 'F32';
+  readonly kvType: KvDtype;
 }
 
 export interface Case {
@@ -52,13 +53,13 @@ const RATIO_MAX = 1.5;
 /**
  * How far our log-probabilities and llama.cpp's may be apart. Random weights keep every vector's size, so logits have a
  * deviation of 1, and independent roundings add up in squares, over both sides. Rounded are the inputs of matrices
- * (four a layer, one for the logits; by both in Q8, by llama.cpp to F16 where weights are F16); with an F16 cache, keys
- * and values (by both), and queries and attention probabilities (by llama.cpp).
+ * (four a layer, one for the logits; by both in Q8, by llama.cpp to F16 where weights are F16); with an F16 or Q8_0
+ * cache, keys and values (by both), and queries and attention probabilities (by llama.cpp).
  */
 function toleranceOf({ dtype, kvType }: Format, nLayer: number): number {
   const nInput = 4 * nLayer + 1;
   let variance = 2 * (nInput + 4 * nLayer) * ROUNDING.F32 ** 2;
-  if (kvType === 'F16') variance += 6 * nLayer * ROUNDING.F16 ** 2;
+  if (kvType !== 'F32') variance += 6 * nLayer * ROUNDING[kvType === 'F16' ? 'F16' : 'Q8'] ** 2;
   if (dtype === 'F16' || dtype === 'BF16') variance += nInput * ROUNDING[dtype] ** 2;
   const { blockElements } = BLOCK_FORMATS[dtype];
   const theirs = blockElements === 256 ? ROUNDING.Q8K : ROUNDING.Q8;

@@ -8,7 +8,7 @@ import type { MetadataEntry } from './gguf/value-types.ts';
 import { inspectModel } from './inspect.ts';
 import { randomLlamaGguf } from '../test/random-model.ts';
 
-const shape = { nLayer: 2, nEmbd: 64, nHead: 4, nHeadKv: 4, nFf: 96, nVocab: 320, nCtx: 128, tied: true } as const;
+const shape = { nLayer: 2, nEmbd: 64, nHead: 2, nHeadKv: 2, nFf: 96, nVocab: 320, nCtx: 128, tied: true } as const;
 const bytes = randomLlamaGguf({ seed: 1, dtype: 'Q8_0', ...shape });
 
 test('metadata of every type is plain data that survives JSON', async () => {
@@ -56,8 +56,19 @@ test('the options of loading change the memory that is needed', async () => {
   const base = await needs({ nCtx: 64 });
   assert.equal((await needs({ nCtx: 128 })).kvBytes, 2 * base.kvBytes);
   assert.equal((await needs({ nCtx: 64, kvType: 'F32' })).kvBytes, 2 * base.kvBytes);
+  const { kvBytes } = await needs({ nCtx: 64, kvType: 'Q8_0' });
+  // A block of Q8_0 has 34 bytes where 32 halves have 64.
+  assert.equal(kvBytes, (34 / 64) * base.kvBytes);
   assert.equal((await needs({ nCtx: 64, parallel: 3 })).kvBytes, 3 * base.kvBytes);
   assert.ok((await needs({ nCtx: 64, threads: 8 })).workBytes > (await needs({ nCtx: 64, threads: 1 })).workBytes);
+});
+
+test('a cache that cannot hold the heads is the reason why a model does not run', async () => {
+  const narrow = randomLlamaGguf({ seed: 1, dtype: 'Q8_0', ...shape, nHead: 4, nHeadKv: 4 });
+  const { memory, problem } = await inspectModel(narrow, { kvType: 'Q8_0' });
+  assert.equal(memory, undefined);
+  assert.equal(problem?.code, 'UNSUPPORTED_FEATURE');
+  assert.match(problem.message, /Q8_0 takes heads of a multiple of 32 elements.*have 16/);
 });
 
 test('a model that does not fit into memory says so', async () => {

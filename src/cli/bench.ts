@@ -176,7 +176,9 @@ async function measure(
     await model.run(nextWorkload(0));
     const rssBytes = await residentBytes();
     await model.measureLimits();
-    await using peer = settings.isAgainst ? await openPeer(path, { threads, nCtx }) : undefined;
+    await using peer = settings.isAgainst
+      ? await openPeer(path, { threads, nCtx, kvType: settings.load.kvType })
+      : undefined;
     await peer?.run(nextWorkload(0));
     for (let run = 1; run <= nRuns; run++) {
       const pair = await takeTurns(model, peer, nextWorkload(run), run);

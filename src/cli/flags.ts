@@ -9,6 +9,13 @@ const number = (flags: string, name: string, help: string): Flag => ({ flags, na
 
 export const CONTEXT_FLAG = number('--ctx <N>', 'nCtx', 'context in tokens (default: as trained, at most 4096)');
 
+export const KV_TYPE_FLAG: Flag = {
+  flags: '--kv-type <TYPE>',
+  name: 'kvType',
+  help: 'type of the key-value cache: f16, f32 or q8_0 (half of f16) (default: f16)',
+  parse: (text) => text.toUpperCase(),
+};
+
 export const LOAD_FLAGS: readonly Flag[] = [
   number('-t, --threads <N>', 'threads', 'threads that compute (default: fast cores, at most 8)'),
   CONTEXT_FLAG,
@@ -24,12 +31,7 @@ export const LOAD_FLAGS: readonly Flag[] = [
     help: 'with quantised weights: q8 (fast) or f32 (exact) (default: q8)',
     parse: (text) => text.toLowerCase(),
   },
-  {
-    flags: '--kv-type <TYPE>',
-    name: 'kvType',
-    help: 'type of the key-value cache: f16, f32 or q8_0 (half of f16) (default: f16)',
-    parse: (text) => text.toUpperCase(),
-  },
+  KV_TYPE_FLAG,
 ];
 
 const { sampler: defaults } = resolveGenerateOptions({});

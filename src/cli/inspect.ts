@@ -4,7 +4,7 @@ import { styleText } from 'node:util';
 import type { Command } from 'commander';
 import type { LoadOptions, MetadataField, MetadataValue, ModelFileInfo } from '../index.ts';
 import { resolveLoadOptions } from '../options.ts';
-import { CONTEXT_FLAG } from './flags.ts';
+import { CONTEXT_FLAG, KV_TYPE_FLAG } from './flags.ts';
 import type { CommandContext } from './main.ts';
 import { cut, formatBytes, formatColumns, formatCount, oneLine, wrap } from './text.ts';
 import { addFlags, checkFlags, readFlags } from './usage.ts';
@@ -12,8 +12,10 @@ import { addFlags, checkFlags, readFlags } from './usage.ts';
 const EXAMPLES = `
 Examples:
   smallmind inspect model.gguf
-  smallmind inspect model.gguf --ctx 2048
+  smallmind inspect model.gguf --ctx 2048 --kv-type q8_0
   smallmind inspect model.gguf --json | jq .memory`;
+
+const MEMORY_FLAGS = [CONTEXT_FLAG, KV_TYPE_FLAG];
 
 export function defineInspect(command: Command, { signal }: CommandContext): void {
   command
@@ -21,14 +23,14 @@ export function defineInspect(command: Command, { signal }: CommandContext): voi
     .option('--json', 'print one JSON object, with all values in full')
     .addHelpText('after', EXAMPLES)
     .action(async (path: string, parsed: Record<string, unknown>) => {
-      const options = readFlags(parsed, [CONTEXT_FLAG]) as LoadOptions;
-      checkFlags([CONTEXT_FLAG], () => resolveLoadOptions(options));
+      const options = readFlags(parsed, MEMORY_FLAGS) as LoadOptions;
+      checkFlags(MEMORY_FLAGS, () => resolveLoadOptions(options));
       const { inspectModel } = await import('../index.ts');
       const info = await inspectModel(path, options);
       signal.throwIfAborted();
       process.stdout.write(`${parsed['json'] ? JSON.stringify(info) : describe(info).join('\n')}\n`);
     });
-  addFlags(command, 'Memory needed:', [CONTEXT_FLAG]);
+  addFlags(command, 'Memory needed:', MEMORY_FLAGS);
 }
 
 /** Names of metadata and tensors longer than this are cut. */

@@ -5,6 +5,7 @@ import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { Speed, Workload } from '../benchmark.ts';
+import type { ResolvedLoadOptions } from '../options.ts';
 import { UsageError } from './usage.ts';
 
 export interface Peer extends AsyncDisposable {
@@ -57,10 +58,13 @@ export interface PeerOptions {
   readonly nSeq?: number;
   /** A file with the state of a sequence, as llama.cpp saves it: every run begins behind its tokens. Default: none. */
   readonly statePath?: string;
+  /** Of its cache. Default F16. */
+  readonly kvType?: ResolvedLoadOptions['kvType'] | undefined;
 }
 
 /** @throws as `findPeer` does */
-export async function openPeer(path: string, { threads, nCtx, nSeq = 1, statePath }: PeerOptions): Promise<Peer> {
+export async function openPeer(path: string, options: PeerOptions): Promise<Peer> {
+  const { threads, nCtx, nSeq = 1, statePath, kvType = 'F16' } = options;
   const { getLlama } = (await import(pathToFileURL(findPeer()).href)) as LlamaModule;
   const quiet = { logLevel: 'error', progressLogs: false };
   const llama = await getLlama({ gpu: false, build: 'never', maxThreads: threads, ...quiet });
@@ -70,6 +74,10 @@ export async function openPeer(path: string, { threads, nCtx, nSeq = 1, statePat
     contextSize: nCtx,
     batchSize: 512,
     threads: { ideal: threads, min: threads },
+    experimentalKvCacheKeyType: kvType,
+    experimentalKvCacheValueType: kvType,
+    // llama.cpp has quantised values with flash attention only.
+    ...(kvType === 'Q8_0' && { flashAttention: true }),
   });
   const sequences = Array.from({ length: nSeq }, () => context.getSequence());
   if (statePath !== undefined) {

@@ -145,7 +145,7 @@ function requireWholeBlocks(dtype: KvDtype, headDim: number): void {
   throw new UnsupportedError(
     'UNSUPPORTED_FEATURE',
     `a key-value cache in ${dtype} takes heads of a multiple of ${blockElements} elements, this model's have ` +
-      `${headDim}; use the type F16`,
+      `${headDim}; use the kvType F16 or F32`,
     { kvType: dtype, headDim },
   );
 }

@@ -97,6 +97,25 @@ test('attention rotates queries and keys but not values, writes before it reads,
   });
 });
 
+test('a cache in blocks refuses heads that are no multiple of them, and says what works', () => {
+  for (const [headDim, isTaken] of [
+    [32, true],
+    [96, true],
+    [4, false],
+    [48, false],
+  ] as const) {
+    const graph = new Graph();
+    const step = stepInputs(graph, LIMITS);
+    const config = { nEmbd: headDim, nHead: 1, nHeadKv: 1, headDim };
+    const attention = new MultiHeadAttention(scopeOf(graph), config, LIMITS.nCtx);
+    const x = new Embedding(scopeOf(graph), 9, headDim).forward(step.tokens);
+    const forward = () => attention.forward(x, step, { layer: 0, limits: { ...LIMITS, kvDtype: 'Q8_0' } }, 'blk.0');
+    const expected = { code: 'UNSUPPORTED_FEATURE', message: /Q8_0.*multiple of 32.*F16/ };
+    if (isTaken) assert.equal(forward().op, 'matmul');
+    else assert.throws(forward, expected);
+  }
+});
+
 test('angles are position · base^(−2i / nRot), scaled, to float32', () => {
   const config = { headDim: 8, nRot: 6, freqBase: 500_000, freqScale: 0.25, pairing: 'halves' } as const;
   const angles = ropeAngles(config, 9);

@@ -30,17 +30,18 @@ test('inspect --json tells all of a file', async () => {
   assert.equal('problem' in info, false);
 });
 
-test('inspect tells the memory that loading takes, at any context', async () => {
-  for (const nCtx of [undefined, 32, 1000]) {
-    const args = nCtx === undefined ? [] : ['--ctx', String(nCtx)];
+test('inspect tells the memory that loading takes, at any context and type of the cache', async () => {
+  for (const [nCtx, kvType] of [[undefined], [32], [1000], [32, 'F32']] as const) {
+    const args = [...(nCtx ? ['--ctx', String(nCtx)] : []), ...(kvType ? ['--kv-type', kvType.toLowerCase()] : [])];
     const { memory } = JSON.parse((await runCommand(['inspect', small, '--json', ...args])).stdout);
-    await using model = await loadModel(smallModel, { nCtx, thread: 'inline' });
+    await using model = await loadModel(smallModel, { nCtx, kvType, thread: 'inline' });
     assert.equal(memory.nCtx, model.info.nCtx);
     assert.equal(memory.totalBytes, model.info.memoryBytes);
     const { weightsBytes, kvBytes, constantsBytes, workBytes, totalBytes } = memory;
     assert.equal(weightsBytes + kvBytes + constantsBytes + workBytes, totalBytes);
-    // Keys and values of one layer and head of 16 dimensions in F16, in blocks of 32 positions.
-    assert.equal(kvBytes, 2 * 16 * 2 * 32 * Math.ceil(memory.nCtx / 32));
+    // Keys and values of one layer and head of 16 dimensions, in blocks of 32 positions.
+    const elementBytes = kvType === 'F32' ? 4 : 2;
+    assert.equal(kvBytes, 2 * 16 * elementBytes * 32 * Math.ceil(memory.nCtx / 32));
   }
 });
 

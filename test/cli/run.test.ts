@@ -105,6 +105,14 @@ test('every kernel set and type that the help names can be chosen', async () => 
   assert.equal(outputs.size, 1);
 });
 
+test('a Q8_0 cache is for models whose heads it takes; others are refused with what works', async () => {
+  const args = ['-p', 'a', '-n', '3', '--kv-type', 'q8_0'];
+  const { code, stderr } = await runCommand(['run', small, ...args]);
+  assert.equal(code, 1);
+  assert.match(stderr, /Q8_0 takes heads of a multiple of 32 elements.*have 16; use the kvType F16/);
+  assert.equal((await runCommand(['run', ...args])).code, 0);
+});
+
 test('in a pipe there are no escape codes and no progress bar', async () => {
   const { stdout, stderr } = await runCommand(['run', small, '-p', 'a', '-n', '3', '--verbose']);
   for (const control of ['\u001b', '\r']) assert.ok(!(stdout + stderr).includes(control), stdout + stderr);

@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 import { before, describe, test } from 'node:test';
 import { evaluatePerplexity } from '../../src/eval.ts';
 import { needsShared, sharedPath } from '../shared-data.ts';
+import { storiesModel } from '../../src/stories.ts';
 import { MODELS, goldenPerplexities, loadGolden, modelPath } from './golden-data.ts';
 
 const shared = needsShared();
@@ -75,3 +76,18 @@ for (const file of ['stories260K-q8_0.gguf', 'TinyStories-656K-f16.gguf', 'TinyS
     }
   });
 }
+
+/** Of the real models here, only the bundled one has heads that a Q8_0 cache takes. */
+describe('perplexity of the bundled model with a Q8_0 cache', shared, () => {
+  for (const kernels of ['relaxed', 'strict'] as const) {
+    test(`is within 0.2 % of that with an F16 cache on ${kernels}`, async (t) => {
+      const text = readFileSync(sharedPath('text', 'tinystories-train.txt'), 'utf8').slice(0, N_CHARACTERS);
+      const { perplexity: ofF16 } = await evaluatePerplexity(storiesModel, text, { kernels });
+      const { perplexity } = await evaluatePerplexity(storiesModel, text, { kernels, kvType: 'Q8_0' });
+      assert.notEqual(perplexity, ofF16);
+      const relative = perplexity / ofF16 - 1;
+      t.diagnostic(`${kernels}: off by ${(100 * relative).toFixed(4)} %`);
+      assert.ok(Math.abs(relative) <= 2e-3, `${perplexity}, with F16 ${ofF16}`);
+    });
+  }
+});

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { DType } from '../../base/dtype.ts';
+import type { KvDtype } from '../../graph/step.ts';
 import { Graph } from '../../graph/tensor.ts';
 import type { Tensor } from '../../graph/tensor.ts';
 import { quantize } from '../../quant/codecs.ts';
@@ -118,10 +119,10 @@ test('an error of the source is handed on', async () => {
 });
 
 test('shapes that the kernels have no code for are refused, never computed wrongly', async () => {
-  const attend = (headDim: number, blockSize: number): Graph => {
+  const attend = (headDim: number, blockSize: number, kvDtype: KvDtype = 'F16'): Graph => {
     const graph = new Graph();
     const ids = graph.leaf('input', 'ids', 'I32', [1]);
-    const cache = graph.leaf('state', 'cache', 'F16', [blockSize, headDim]);
+    const cache = graph.leaf('state', 'cache', kvDtype, [blockSize, headDim]);
     const tables = graph.leaf('input', 'tables', 'I32', [1, 1]);
     const operands = [row(graph, headDim), cache, cache, ids, ids, tables];
     graph.output(graph.apply('attention', operands, { nHead: 1, nHeadKv: 1, headDim, blockSize, scale: 1 }));
@@ -130,6 +131,7 @@ test('shapes that the kernels have no code for are refused, never computed wrong
   const creating = (graph: Graph) => WasmExecutor.create(graph, sourceOf({}), OPTIONS);
   await assert.rejects(creating(attend(6, 32)), { code: 'UNSUPPORTED_FEATURE', message: /heads of 6 elements/ });
   await assert.rejects(creating(attend(8, 16)), { code: 'INTERNAL', message: /blocks of 32 positions/ });
+  await assert.rejects(creating(attend(48, 32, 'Q8_0')), { code: 'INTERNAL', message: /heads of 48 elements/ });
 });
 
 test('a matrix is never read in another layout than its own', async () => {
