@@ -1,7 +1,7 @@
 // Random-weight llama files against llama.cpp: the same tokens into both, the log-probabilities of every position
 // compared with each other and with exact arithmetic (our float64 reference). Every format runs on every seed whose
-// heads its cache takes, with grouped and single heads, tied and separate output; each seed has a shape, a prefill chunk and tokens of its own.
-// Kernel sets and thread counts rotate, so that each shape meets all four.
+// heads its cache takes, with grouped and single heads, tied and separate output; each seed has a shape, a prefill
+// chunk and tokens of its own. Kernel sets and thread counts rotate, so that each shape meets all four.
 
 import { BLOCK_FORMATS } from '../src/base/dtype.ts';
 import { N_CTX, comparePeers, randomTokens } from './random-comparison.ts';

@@ -135,7 +135,7 @@ interface Piece {
   readonly x: Local<'ptr'>;
   readonly block: Local<'ptr'>;
   readonly position: Local<'i32'>;
-  /** First of the piece; and the one that its head begins with. */
+  /** First of the piece, in the row. */
   readonly column: Local<'i32'>;
   readonly headDim: Local<'i32'>;
   readonly isKeys: Local<'i32'>;
