@@ -29,7 +29,7 @@ const { values: flags } = parseArgs({
 const nRuns = Number(flags.runs);
 const out = resolve(flags.out);
 
-interface RowPlan {
+export interface RowPlan {
   /** Of the document, in which the row stands. */
   readonly table: 'speed' | 'contexts' | 'sequences' | 'strict';
   /** SHAPE:TYPE. */

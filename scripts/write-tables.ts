@@ -5,6 +5,7 @@
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import type { RowPlan } from '../bench/speed.ts';
 
 const ROOT = new URL('..', import.meta.url);
 const DOCUMENTS = ['README.md', 'docs/performance.md'];
@@ -37,14 +38,7 @@ interface Compared {
   readonly L?: { theirs: number; ratio: number };
   readonly N?: { theirs: number; ratio: number };
 }
-interface SpeedRow {
-  readonly table: 'speed' | 'contexts' | 'sequences' | 'strict';
-  readonly model: string;
-  readonly threads: number;
-  readonly nPrompt: number;
-  readonly nGenerate: number;
-  readonly depth: number;
-  readonly nSeq: number;
+interface SpeedRow extends Omit<RowPlan, 'peers'> {
   readonly nRuns: number;
   readonly prefill: Compared;
   readonly decode: Compared;

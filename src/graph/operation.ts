@@ -27,6 +27,8 @@ export interface Inferred {
 
 export interface Operation {
   readonly write?: WriteMode;
+  /** Threads may work on it together in memory that the next such operation uses again, which must wait for it. */
+  readonly sharesScratch?: boolean;
   infer(inputs: readonly Tensor[], params: OpParams): Inferred;
   /**
    * Appends what computes the derivatives of the loss by the operands, given that by the result.

@@ -29,6 +29,7 @@ export const ATTENTION_OPERATIONS: Readonly<Record<AttentionOp, Operation>> = {
    */
   attention: {
     write: 'store',
+    sharesScratch: true,
     infer(inputs, params) {
       const [q, keys, values] = operands(inputs, 6, 'attention') as unknown as [Tensor, Tensor, Tensor];
       const { nHead, nHeadKv, headDim } = params as { nHead: number; nHeadKv: number; headDim: number };

@@ -297,6 +297,22 @@ test('a write into state handles the rows it is given, and readers of the state 
   assert.equal(read!.barrier, true);
 });
 
+test('of two attentions the second waits, though they have no numbers in common', () => {
+  const graph = new Graph();
+  const ids = (name: string): Tensor => graph.leaf('input', name, 'I32', [1]);
+  const tables = graph.leaf('input', 'tables', 'I32', [1, 2]);
+  for (const n of [1, 2]) {
+    const [keys, values] = ['keys', 'values'].map((name) => graph.leaf('state', `${name}${n}`, 'F32', [64, 8]));
+    const operands = [constant(graph, `q${n}`, 1, 8), keys!, values!, ids('positions'), ids('sequences'), tables];
+    const params = { nHead: 1, nHeadKv: 1, headDim: 8, blockSize: 32, scale: 1 };
+    graph.output(graph.apply('attention', operands, params));
+  }
+  assert.deepEqual(
+    planProgram(graph).instructions.map((i) => i.barrier),
+    [false, true],
+  );
+});
+
 test('readers of all that the optimiser changes wait for it, and it for them', () => {
   const graph = new Graph();
   const state = (name: string): Tensor => graph.leaf('state', name, 'F32', [64]);

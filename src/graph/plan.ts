@@ -4,7 +4,7 @@
 
 import type { OpParams, WriteMode } from './operation.ts';
 import type { OpName } from './operations.ts';
-import { writeModeOf } from './operations.ts';
+import { OPERATIONS, writeModeOf } from './operations.ts';
 import type { Dim, Graph, Region, Tensor } from './tensor.ts';
 import { rowsOf, sizeBytesMax } from './tensor.ts';
 
@@ -252,6 +252,7 @@ const REGION_OF_LEAF = { weight: 'weights', constant: 'constants', input: 'input
 class Hazards {
   #reads: Operand[] = [];
   #writes: Operand[] = [];
+  #isScratchShared = false;
 
   /** Whether the instruction must wait for what came before; then counts it in. */
   step({ op, out, inputs }: Pick<Instruction, 'op' | 'out' | 'inputs'>): boolean {
@@ -259,11 +260,14 @@ class Hazards {
     const changed = writeModeOf(op) === 'stateful' ? [out, ...inputs.filter((i) => i.region === 'state')] : [out];
     const readsWritten = inputs.some((i) => this.#writes.some((w) => overlap(i, w)));
     const overwrites = [...this.#reads, ...this.#writes].some((o) => changed.some((c) => overlap(c, o)));
-    const barrier = readsWritten || overwrites;
+    const sharesScratch = OPERATIONS[op]?.sharesScratch ?? false;
+    const barrier = readsWritten || overwrites || (sharesScratch && this.#isScratchShared);
     if (barrier) {
       this.#reads = [];
       this.#writes = [];
+      this.#isScratchShared = false;
     }
+    this.#isScratchShared ||= sharesScratch;
     this.#reads.push(...inputs.filter((i) => i.region === 'arena' || i.region === 'state'));
     this.#writes.push(...changed);
     return barrier;

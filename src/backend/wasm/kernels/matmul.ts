@@ -62,6 +62,8 @@ interface MatmulSource {
 
 /** Into so many runs, at most, a thread's share of the groups is divided. */
 const RUNS_OF_SHARE = 16;
+/** Rows of x that all groups of a run are done with before the next ones: both stay in the core's own cache. */
+const ROWS_AT_ONCE = 64;
 
 function buildMatmul(k: KernelBody, dtype: DType, source: MatmulSource): void {
   const { f } = k;
@@ -85,7 +87,7 @@ function buildMatmul(k: KernelBody, dtype: DType, source: MatmulSource): void {
   const row = f.local('i32', 'row');
 
   /** A tile of `nGroups` groups from `group` on, for `n` rows from `row` on. */
-  const emitTile = (tile: Tile, n: number, nGroups: number, start: Expr<'ptr'>, n32: Local<'i32'>): void => {
+  const emitTile = (tile: Tile, n: number, nGroups: number, start: Expr<'ptr'>, blocks: Local<'i32'>): void => {
     const base = f.let('tileStart', start);
     const groups = Array.from({ length: nGroups }, (_, g) => ({
       w: f.let('w', ptr.add(base, ptr.mul(groupBytes, g))),
@@ -94,7 +96,7 @@ function buildMatmul(k: KernelBody, dtype: DType, source: MatmulSource): void {
       }),
     }));
     const px = Array.from({ length: n }, (_, c) => f.let('px', addressAt(x, i32.add(row, c), xRowBytes)));
-    tile(groups, px, n32);
+    tile(groups, px, blocks);
     groups.forEach(({ accumulators }, g) => {
       const index = i32.add(group, g);
       addends.forEach((addend, i) => {
@@ -105,12 +107,17 @@ function buildMatmul(k: KernelBody, dtype: DType, source: MatmulSource): void {
       for (let c = 0; c < n; c++) storeGroup(k, out, nOut, index, i32.add(row, c), accumulators[c]!);
     });
   };
-  /** All rows of x with the group at `start`. */
-  const eachTile = (tile: Tile, tileRows: readonly number[], start: Expr<'ptr'>, n32: Local<'i32'>): void => {
-    row.set(0);
+  /** The rows of x from `row` up to `end`, with the group at `start`. */
+  const eachTile = (
+    tile: Tile,
+    tileRows: readonly number[],
+    end: Local<'i32'>,
+    start: Expr<'ptr'>,
+    blocks: Local<'i32'>,
+  ): void => {
     for (const n of tileRows) {
-      f.while(i32.le_s(i32.add(row, n), rows), () => {
-        emitTile(tile, n, 1, start, n32);
+      f.while(i32.le_s(i32.add(row, n), end), () => {
+        emitTile(tile, n, 1, start, blocks);
         row.set(i32.add(row, n));
       });
     }
@@ -130,7 +137,17 @@ function buildMatmul(k: KernelBody, dtype: DType, source: MatmulSource): void {
         });
       });
     }
-    f.for(group, { from: group, to }, () => eachTile(tile, source.tileRows, groupStart, nBlocks));
+    const firstGroup = f.let('firstGroup', group);
+    const firstRow = f.local('i32', 'firstRow');
+    const endRow = f.local('i32', 'endRow');
+    f.for(firstRow, { from: 0, to: rows, step: ROWS_AT_ONCE }, () => {
+      endRow.set(i32.add(firstRow, ROWS_AT_ONCE));
+      f.if(i32.gt_s(endRow, rows), () => endRow.set(rows));
+      f.for(group, { from: firstGroup, to }, () => {
+        row.set(firstRow);
+        eachTile(tile, source.tileRows, endRow, groupStart, nBlocks);
+      });
+    });
   };
   const expanded = (from: Expr<'i32'>, to: Local<'i32'>): void => {
     const plain = floatSource('F32', k.variant);
@@ -146,7 +163,8 @@ function buildMatmul(k: KernelBody, dtype: DType, source: MatmulSource): void {
       w.set(groupStart);
       target.set(scratch);
       unpack(w, nBlocks, store, (n) => target.set(ptr.add(target, COLUMN_BYTES * n)));
-      eachTile(plainTile, plain.tileRows, scratch, nIn);
+      row.set(0);
+      eachTile(plainTile, plain.tileRows, rows, scratch, nIn);
     });
   };
   const nGroups = f.let('nGroups', i32.shr_u(i32.add(nOut, 7), 3));
@@ -220,10 +238,10 @@ function storeGroup(
 }
 
 /**
- * F16 weights are left too small by `F16_SCALE`, which saves a multiplication each. x makes good the most of it, as far
- * as it does not overflow below 2^28; the sums make good the rest. Powers of two change no bit of a result.
+ * F16 weights are left too small by `F16_SCALE`, which saves a multiplication each. x makes good most of it, and the
+ * sums the rest. Powers of two change no bit of a result, as long as x is below 2^48 and its products above 2^-94.
  */
-const F16_X_SCALE = 2 ** 100;
+const F16_X_SCALE = 2 ** 80;
 
 /** x in f32, weights that are floats: a column at a time. */
 function floatSource(dtype: FloatDType, variant: KernelVariant): MatmulSource {
