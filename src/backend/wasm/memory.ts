@@ -23,6 +23,8 @@ const ROW_COUNTS_ADDRESS = 320;
 const ROW_COUNT_MAX = 64;
 
 const ALIGNMENT_BYTES = 64;
+/** What a kernel may read, and not use, after the end of anything. */
+const OVERREAD_BYTES = 32;
 /** What addresses of 32 bits reach, and how much memory engines give to those of 64. */
 const MEMORY_BYTES_MAX: Readonly<Record<PointerType, number>> = { i32: 2 ** 32, i64: 2 ** 34 };
 
@@ -84,7 +86,8 @@ export function layOutMemory(programs: readonly Program[], nThreads: number, gap
   const weights = distinct.filter(({ op }) => op === 'weight');
   const arenaAddress = reserve(Math.max(loadingBytes(weights), ...programs.map((p) => p.arenaBytes)));
   for (const op of ['constant', 'weight', 'state'] as const) place(op);
-  const pointer = pointerFor(next, wasmFeatures().memory64);
+  const sizeBytes = next + OVERREAD_BYTES;
+  const pointer = pointerFor(sizeBytes, wasmFeatures().memory64);
 
   const rowCounts = rowCountNames(programs);
   const leafAddress = (leaf: Tensor): number => {
@@ -93,7 +96,7 @@ export function layOutMemory(programs: readonly Program[], nThreads: number, gap
     return address;
   };
   return {
-    sizeBytes: next,
+    sizeBytes,
     pointer,
     programAddresses,
     packingAddress,

@@ -101,7 +101,7 @@ function buildMatmul(k: KernelBody, dtype: DType, source: MatmulSource): void {
       const index = i32.add(group, g);
       addends.forEach((addend, i) => {
         f.if(i32.gt_s(nAddends, i), () => {
-          for (let c = 0; c < n; c++) addGroup(k, addend, nOut, index, i32.add(row, c), accumulators[c]!);
+          for (let c = 0; c < n; c++) addGroup(k, addend, index, i32.add(row, c), accumulators[c]!);
         });
       });
       for (let c = 0; c < n; c++) storeGroup(k, out, nOut, index, i32.add(row, c), accumulators[c]!);
@@ -181,44 +181,25 @@ function buildMatmul(k: KernelBody, dtype: DType, source: MatmulSource): void {
   });
 }
 
-/** Calls `whole` if all eight rows of the group exist, else `each` for those that do. */
-function groupRows(
-  { f }: KernelBody,
-  nOut: Expr<'i32'>,
-  first: Local<'i32'>,
-  whole: () => void,
-  each: (i: number) => void,
-): void {
-  f.if(i32.le_s(i32.add(first, 8), nOut), whole, () => {
-    for (let i = 0; i < 7; i++) f.if(i32.lt_s(i32.add(first, i), nOut), () => each(i));
-  });
-}
-
 /** A bias, of which every row is the same, or the residual stream. */
 interface Addend {
   readonly base: Local<'ptr'>;
   readonly rowBytes: Local<'ptr'>;
 }
 
-/** Adds the eight values that belong to a group's results. */
+/**
+ * Adds the eight values that belong to a group's results. Of the last group some may not exist: what memory has there is
+ * added, and not stored. Without a branch both halves are one stretch of code, which V8 can make of 256-bit vectors.
+ */
 function addGroup(
-  k: KernelBody,
+  { f }: KernelBody,
   { base, rowBytes }: Addend,
-  nOut: Expr<'i32'>,
   group: Expr<'i32'>,
   row: Expr<'i32'>,
   halves: Accumulators[number],
 ): void {
-  const { f } = k;
-  const first = f.let('first', i32.shl(group, 3));
-  const source = f.let('source', addressAt(addressAt(base, row, rowBytes), first, 4));
-  const value = f.local('v128', 'addend');
-  const whole = (): void => halves.forEach((acc, h) => acc.set(f32x4.add(acc, v128.load(source, 16 * h))));
-  groupRows(k, nOut, first, whole, (i) => {
-    const acc = halves[i >> 2]!;
-    value.set(v128.load32_lane(source, v128.zero(), i % 4, 4 * i));
-    acc.set(f32x4.add(acc, value));
-  });
+  const source = f.let('source', addressAt(addressAt(base, row, rowBytes), i32.shl(group, 3), 4));
+  halves.forEach((acc, h) => acc.set(f32x4.add(acc, v128.load(source, 16 * h))));
 }
 
 /** Stores the eight results of a group; of the last group only those that exist. */
@@ -233,8 +214,15 @@ function storeGroup(
   const { f } = k;
   const first = f.let('first', i32.shl(group, 3));
   const target = f.let('target', addressAt(out, i32.add(i32.mul(row, nOut), first), 4));
-  const whole = (): void => halves.forEach((acc, h) => v128.store(target, acc, 16 * h));
-  groupRows(k, nOut, first, whole, (i) => v128.store32_lane(target, halves[i >> 2]!, i % 4, 4 * i));
+  f.if(
+    i32.le_s(i32.add(first, 8), nOut),
+    () => halves.forEach((acc, h) => v128.store(target, acc, 16 * h)),
+    () => {
+      for (let i = 0; i < 7; i++) {
+        f.if(i32.lt_s(i32.add(first, i), nOut), () => v128.store32_lane(target, halves[i >> 2]!, i % 4, 4 * i));
+      }
+    },
+  );
 }
 
 /**
