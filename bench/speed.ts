@@ -15,6 +15,7 @@ import { BenchmarkModel, syntheticModel } from '../src/benchmark.ts';
 import type { Speed, Workload } from '../src/benchmark.ts';
 import { writeSource } from '../src/cli/files.ts';
 import { openPeer } from '../src/cli/peer.ts';
+import { enableWideVectors } from '../src/index.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 
@@ -31,7 +32,7 @@ const out = resolve(flags.out);
 
 export interface RowPlan {
   /** Of the document, in which the row stands. */
-  readonly table: 'speed' | 'contexts' | 'sequences' | 'strict';
+  readonly table: 'speed' | 'contexts' | 'sequences' | 'strict' | 'narrow';
   /** SHAPE:TYPE. */
   readonly model: string;
   readonly threads: number;
@@ -43,6 +44,8 @@ export interface RowPlan {
   /** Sequences that run at once. */
   readonly nSeq: number;
   readonly kernels: 'auto' | 'strict';
+  /** Whether V8 is asked for vectors of 256 bits. */
+  readonly isWide: boolean;
   readonly peers: readonly string[];
 }
 
@@ -55,6 +58,7 @@ const row = (table: RowPlan['table'], model: string, threads: number, rest: Part
   depth: 0,
   nSeq: 1,
   kernels: 'auto',
+  isWide: true,
   peers: ['L', 'N'],
   ...rest,
 });
@@ -79,6 +83,9 @@ const ROWS: readonly RowPlan[] = [
   ...[1, 8].map((nSeq) => row('sequences', 'TinyLlama-1.1B:Q8_0', 2, { nPrompt: 32, nGenerate: 64, nSeq })),
   ...['SmolLM2-135M:Q8_0', 'SmolLM2-135M:Q4_0', 'TinyLlama-1.1B:Q8_0', 'TinyLlama-1.1B:F16'].map((model) =>
     row('strict', model, 2, { kernels: 'strict', peers: ['L'] }),
+  ),
+  ...['SmolLM2-135M:Q8_0', 'SmolLM2-135M:Q4_0', 'TinyLlama-1.1B:Q8_0', 'TinyLlama-1.1B:Q4_0', 'TinyLlama-1.1B:F16'].map(
+    (model) => row('narrow', model, 2, { isWide: false, peers: ['L'] }),
   ),
 ];
 
@@ -173,6 +180,7 @@ function compare(what: keyof Speed, speeds: ReadonlyMap<string, readonly Speed[]
 }
 
 async function measure(plan: RowPlan, path: string) {
+  if (plan.isWide) enableWideVectors();
   const { model: name, threads, nPrompt, nGenerate, depth, nSeq, kernels } = plan;
   const nCtx = depth + nPrompt + nGenerate + 64;
   await using model = await BenchmarkModel.load(path, { threads, nCtx, kernels, parallel: nSeq });
@@ -209,6 +217,7 @@ async function measure(plan: RowPlan, path: string) {
     depth,
     nSeq,
     kernels,
+    isWide: plan.isWide,
     nRuns,
     executor: model.info.executor,
     prefill,

@@ -1,5 +1,6 @@
 // The public API: load a model, generate text with it.
 
+import { platform } from '#platform';
 import type { ByteSource } from './base/byte-source.ts';
 import { LocalModel } from './local-model.ts';
 import type { ModelHost } from './local-model.ts';
@@ -30,6 +31,18 @@ export type {
   Timings,
   TokenLogprob,
 } from './options.ts';
+
+/**
+ * Asks V8 to run the kernels with vectors of 256 bits (AVX2) instead of 128: the same results to the bit, prompts up to
+ * twice as fast. Call it before the first model is loaded. It sets V8's flag `--experimental-wasm-revectorize`, which
+ * counts for all WebAssembly of the process and which V8 calls experimental: therefore nobody but you sets it, except
+ * the command line, whose process is its own.
+ * @returns whether this engine knows how: Node 24 or later on x64; elsewhere nothing happens. Chromium and Electron
+ *   take the flag where they start: `--js-flags=--experimental-wasm-revectorize`
+ */
+export function enableWideVectors(): boolean {
+  return platform.enableWideVectors();
+}
 
 /**
  * Loads a GGUF model.

@@ -62,6 +62,7 @@ export const platform: Platform = {
   cores,
   canShareMemory: () => typeof SharedArrayBuffer !== 'undefined' && globalThis.crossOriginIsolated === true,
   canBlock: () => !isPage,
+  enableWideVectors: () => false,
   memoryBytes: () => undefined,
   openFile,
   yieldToEvents,

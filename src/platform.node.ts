@@ -3,6 +3,7 @@
 import { open } from 'node:fs/promises';
 import { totalmem } from 'node:os';
 import { fileURLToPath } from 'node:url';
+import { setFlagsFromString } from 'node:v8';
 import { Worker, parentPort } from 'node:worker_threads';
 import { truncatedError } from './base/byte-source.ts';
 import type { ByteSource } from './base/byte-source.ts';
@@ -54,6 +55,14 @@ function describeEngine(): string {
   return `${name} (${v8 === undefined || bun ? '' : `V8 ${v8}, `}${process.platform} ${process.arch})`;
 }
 
+/** From Node 24 on V8 knows the flag, on x64; elsewhere it would complain on stderr. */
+function enableWideVectors(): boolean {
+  const { bun, deno, node } = process.versions as Record<string, string | undefined>;
+  const isKnown = process.arch === 'x64' && !bun && !deno && Number.parseInt(node!, 10) >= 24;
+  if (isKnown) setFlagsFromString('--experimental-wasm-revectorize');
+  return isKnown;
+}
+
 /**
  * The flags of this process that a worker needs: those that say which file `#platform` is. Others are the program's
  * own, and some a worker does not survive: with `--input-type`, which goes with `--eval`, it refuses to run a file.
@@ -95,6 +104,7 @@ export const platform: Platform = {
   cores: () => countCores(),
   canShareMemory: () => typeof SharedArrayBuffer !== 'undefined',
   canBlock: () => true,
+  enableWideVectors,
   memoryBytes: () => totalmem(),
   openFile,
   yieldToEvents: () => new Promise((resolve) => setImmediate(resolve)),

@@ -39,6 +39,8 @@ export interface Platform {
   canShareMemory(): boolean;
   /** Whether this thread may block: a page's main thread may not. */
   canBlock(): boolean;
+  /** Asks the engine for 256-bit vectors, for the whole process. @returns whether it knows how */
+  enableWideVectors(): boolean;
   /** Bytes of memory this machine has, or `undefined` where that is not told. */
   memoryBytes(): number | undefined;
   /** Opens a path or `file:` URL. */

@@ -75,6 +75,10 @@ async function defineProgram(signal: AbortSignal): Promise<void> {
     .description('Small language models: GGUF in, tokens out.')
     .version(version)
     .option('--verbose', 'say more on stderr: how the model runs, and the stack of errors')
+    .option('--no-wide-vectors', 'leave V8 at 128-bit vectors (default: 256 where it knows how)')
+    .hook('preAction', async () => {
+      if (program.opts()['wideVectors'] === true) (await import('../index.ts')).enableWideVectors();
+    })
     .configureHelp({ showGlobalOptions: true })
     .configureOutput({ outputError() {} })
     .exitOverride()
