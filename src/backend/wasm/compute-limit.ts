@@ -17,7 +17,7 @@ import { threadPool } from './pool.ts';
 import { chooseVariant } from './probe.ts';
 
 /** Rows of x in a tile, against eight of W: which is the best differs with the instructions. */
-const TILE_ROWS = [2, 3, 4];
+const TILE_ROWS = [2, 3, 4, 6, 8];
 const N_COLUMNS = 32;
 /** Times 32 columns in a run, which takes about ten milliseconds. */
 const N_BLOCKS = 500_000;
@@ -28,8 +28,9 @@ const RECORD_ADDRESS = 4096;
 const COUNTERS_ADDRESS = 8192;
 const COUNTER_BYTES = 64;
 const DATA_ADDRESS = 16384;
-/** Of a row of x, and of what is read of W. */
-const X_BYTES = 2048;
+/** What is read of W; a row of x, which no two are a power of two apart. */
+const W_BYTES = 1024;
+const X_BYTES = 192;
 
 /**
  * Multiply-adds a second, in units of 10⁹ operations (an addition and a multiplication are two), that `threads` reach.
@@ -79,7 +80,10 @@ function writeRecord(record: DataView): void {
   record.setInt32(COUNTER_STRIDE_SLOT * SLOT_BYTES, COUNTER_BYTES, true);
 }
 
-/** Every thread does all of it; the sums are stored, so that they are wanted. */
+/**
+ * Every thread does all of it; the sums are stored, so that they are wanted, and side by side, so that V8 can make one
+ * 256-bit vector of both halves of a group.
+ */
 function limitRoutine(dtype: DType, nRows: number): Routine {
   return {
     op: `computeLimit${nRows}`,
@@ -88,21 +92,23 @@ function limitRoutine(dtype: DType, nRows: number): Routine {
     build(k) {
       const { f, variant } = k;
       const w = k.out();
-      const x = Array.from({ length: nRows }, (_, c) => f.let('x', ptr.add(w, X_BYTES * (c + 1))));
-      const sum = f.let('sum', v128.zero());
+      const x = Array.from({ length: nRows }, (_, c) => f.let('x', ptr.add(w, W_BYTES + X_BYTES * c)));
+      const halves = [f.let('sumLow', v128.zero()), f.let('sumHigh', v128.zero())] as const;
       const format = quantizedFormatOf(dtype);
-      const block = format ? integerBlock(f, x, w, sum, format, variant) : floatBlock(f, x, w, sum, variant);
+      const block = format ? integerBlock(f, x, w, halves, format, variant) : floatBlock(f, x, w, halves, variant);
       f.for(f.local('i32', 'block'), { from: 0, to: i32.const(N_BLOCKS) }, block);
-      v128.store(w, sum, PAGE_BYTES / 2);
+      halves.forEach((sum, h) => v128.store(w, sum, PAGE_BYTES / 2 + 16 * h));
     },
   };
 }
+
+type Halves = readonly [Local<'v128'>, Local<'v128'>];
 
 function integerBlock(
   f: FunctionBuilder,
   x: readonly Local<'ptr'>[],
   w: Local<'ptr'>,
-  sum: Local<'v128'>,
+  halves: Halves,
   format: QuantizedFormat,
   variant: KernelVariant,
 ) {
@@ -110,11 +116,11 @@ function integerBlock(
   const sums = isQuads ? quadSums(f, x.length, 1, termsIn16Bits(format, variant)) : pairSums(f, x.length, 1);
   const addTurn = turnProducts(f, sums, x);
   return (): void => {
-    sums.clear();
+    sums.begin();
     for (let turn = 0; turn < (isQuads ? 8 : 16); turn++) {
       addTurn(turn, v128.load(w, 32 * turn), v128.load(w, 32 * turn + 16));
     }
-    x.forEach((_, c) => [0, 1].forEach((h) => sum.set(v128.xor(sum, sums.total(c, 0, h)))));
+    x.forEach((_, c) => halves.forEach((sum, h) => sum.set(v128.xor(sum, sums.total(c, 0, h)))));
   };
 }
 
@@ -122,7 +128,7 @@ function floatBlock(
   f: FunctionBuilder,
   x: readonly Local<'ptr'>[],
   w: Local<'ptr'>,
-  sum: Local<'v128'>,
+  halves: Halves,
   variant: KernelVariant,
 ) {
   const sums = x.map(() => [f.local('v128', 'low'), f.local('v128', 'high')] as const);
@@ -139,6 +145,6 @@ function floatBlock(
         sumHigh.set(multiplyAdd(variant, high, splat, sumHigh));
       });
     }
-    for (const each of sums.flat()) sum.set(v128.xor(sum, each));
+    for (const pair of sums) halves.forEach((sum, h) => sum.set(v128.xor(sum, pair[h]!)));
   };
 }

@@ -9,7 +9,8 @@ import type { KernelVariant } from './kernel.ts';
 
 /** Collects products. The second of two parts has the later half of the turns. */
 interface Sums {
-  clear(): void;
+  /** Before the first turn of 32 columns. */
+  begin(): void;
   add(c: number, turn: number, h: number, x: Expr<'v128'>, w: Expr<'v128'>): void;
   /** i32x4, of part `i`. */
   total(c: number, i: number, h: number): Expr<'v128'>;
@@ -22,33 +23,29 @@ function sumLocals(f: FunctionBuilder, name: string, nRows: number, nParts: numb
   );
 }
 
+/** The first products of a sum have none yet. */
+type MultiplyAdd = (x: Expr<'v128'>, w: Expr<'v128'>, sum?: Expr<'v128'>) => Expr<'v128'>;
+
 /** Sums of 32 bits. Two chains each for a single row of x, to hide the latency. */
 class WideSums implements Sums {
   readonly #sums: readonly (readonly (readonly Local<'v128'>[])[])[][];
   readonly #turnsOfPart: number;
-  readonly #multiplyAdd: (x: Expr<'v128'>, w: Expr<'v128'>, sum: Expr<'v128'>) => Expr<'v128'>;
+  readonly #multiplyAdd: MultiplyAdd;
 
   /** @param nTurns  in which the 32 columns come */
-  constructor(
-    f: FunctionBuilder,
-    nRows: number,
-    nParts: number,
-    nTurns: number,
-    multiplyAddOf: (x: Expr<'v128'>, w: Expr<'v128'>, sum: Expr<'v128'>) => Expr<'v128'>,
-  ) {
+  constructor(f: FunctionBuilder, nRows: number, nParts: number, nTurns: number, multiplyAddOf: MultiplyAdd) {
     this.#sums = sumLocals(f, 'dot', nRows, nParts, nRows === 1 ? 2 / nParts : 1);
     this.#turnsOfPart = nTurns / nParts;
     this.#multiplyAdd = multiplyAddOf;
   }
 
-  clear(): void {
-    for (const sum of this.#sums.flat(3)) sum.set(v128.zero());
-  }
+  begin(): void {}
 
   add(c: number, turn: number, h: number, x: Expr<'v128'>, w: Expr<'v128'>): void {
     const chains = this.#sums[c]![Math.floor(turn / this.#turnsOfPart)]![h]!;
     const sum = chains[turn % chains.length]!;
-    sum.set(this.#multiplyAdd(x, w, sum));
+    const isFirst = turn % this.#turnsOfPart < chains.length;
+    sum.set(this.#multiplyAdd(x, w, isFirst ? undefined : sum));
   }
 
   total(c: number, i: number, h: number): Expr<'v128'> {
@@ -75,7 +72,7 @@ class NarrowSums implements Sums {
     for (const narrow of this.#narrow.flat(3)) this.#wide.set(narrow, f.local('v128', 'dot'));
   }
 
-  clear(): void {
+  begin(): void {
     this.#counts.clear();
   }
 
@@ -109,12 +106,17 @@ export function termsIn16Bits({ bits }: QuantizedFormat, { dot }: KernelVariant)
 /** Four columns a turn: the relaxed instruction, or that for pairs and an addition in 16 bits. */
 export function quadSums(f: FunctionBuilder, nRows: number, nParts: number, nTerms: number): Sums {
   if (nTerms > 1) return new NarrowSums(f, nRows, nParts, nTerms);
-  return new WideSums(f, nRows, nParts, 8, (x, w, sum) => i32x4.relaxed_dot_i8x16_i7x16_add_s(x, w, sum));
+  return new WideSums(f, nRows, nParts, 8, (x, w, sum) =>
+    i32x4.relaxed_dot_i8x16_i7x16_add_s(x, w, sum ?? v128.zero()),
+  );
 }
 
 /** Two columns a turn: products of 16-bit integers, added in pairs: exact with standard instructions. */
 export function pairSums(f: FunctionBuilder, nRows: number, nParts: number): Sums {
-  return new WideSums(f, nRows, nParts, 16, (x, w, sum) => i32x4.add(sum, i32x4.dot_i16x8_s(x, w)));
+  return new WideSums(f, nRows, nParts, 16, (x, w, sum) => {
+    const product = i32x4.dot_i16x8_s(x, w);
+    return sum ? i32x4.add(sum, product) : product;
+  });
 }
 
 /** Emits the products of one turn: four bytes of each row of x, four columns of 8 bits or two of 16. */

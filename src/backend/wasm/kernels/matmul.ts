@@ -376,7 +376,7 @@ function integerSource(format: QuantizedFormat, variant: KernelVariant): MatmulS
         : pairSums(f, x.length, nParts);
       const addTurn = turnProducts(f, sums, x);
       each32(f, reader, w, nBlocks, () => {
-        sums.clear();
+        sums.begin();
         if (isQuads) reader.steps(w, addTurn);
         else reader.words(w, addTurn);
         x.forEach((p, c) => {
