@@ -2,6 +2,7 @@
 // arithmetic give, and where the time goes, operation by operation. What is printed, and what is compared with, is the
 // caller's.
 
+import { platform } from '#platform';
 import { measureComputeLimit } from './backend/wasm/compute-limit.ts';
 import { WasmExecutor } from './backend/wasm/executor.ts';
 import type { Executor } from './backend/executor.ts';
@@ -19,6 +20,9 @@ import type { LoadOptions, ModelInfo, ModelSource, ResolvedLoadOptions } from '.
 import { describeSource, openSource } from './source.ts';
 
 export { syntheticModel } from './convert/synthetic-model.ts';
+
+/** Whether the engine was asked for 256-bit vectors. */
+export const hasWideVectors = (): boolean => platform.hasWideVectors();
 
 /** What a run does: evaluates a prompt for each sequence, all at once, then so many tokens of each, one by one. */
 export interface Workload {

@@ -43,6 +43,8 @@ export interface Diagnosis {
     /** Memory can be shared with workers; a page needs cross-origin isolation for it. */
     readonly sharedMemory: boolean;
     readonly memory64: boolean;
+    /** V8 was asked for 256-bit vectors: see `enableWideVectors`. */
+    readonly wideVectors: boolean;
   };
   /** What the relaxed dot product was found to compute: exact with 8-bit or 7-bit operands, or unfit (`i16`). */
   readonly dot: 'u8' | 'i7' | 'i7p' | 'i16';
@@ -72,7 +74,7 @@ export async function diagnose(): Promise<Diagnosis> {
   const selfTests = await runSelfTests(threads);
   const facts = {
     engine: platform.engine(),
-    features: { ...wasm, sharedMemory: canShare },
+    features: { ...wasm, sharedMemory: canShare, wideVectors: platform.hasWideVectors() },
     dot: probeRelaxedDot(),
     nFastCore: nFast,
     nPhysicalCore: nPhysical,

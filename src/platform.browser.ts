@@ -63,6 +63,7 @@ export const platform: Platform = {
   canShareMemory: () => typeof SharedArrayBuffer !== 'undefined' && globalThis.crossOriginIsolated === true,
   canBlock: () => !isPage,
   enableWideVectors: () => false,
+  hasWideVectors: () => false,
   memoryBytes: () => undefined,
   openFile,
   yieldToEvents,

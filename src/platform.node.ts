@@ -4,7 +4,7 @@ import { open } from 'node:fs/promises';
 import { totalmem } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { setFlagsFromString } from 'node:v8';
-import { Worker, parentPort } from 'node:worker_threads';
+import { Worker, parentPort, workerData } from 'node:worker_threads';
 import { truncatedError } from './base/byte-source.ts';
 import type { ByteSource } from './base/byte-source.ts';
 import { SmallMindError } from './base/errors.ts';
@@ -55,11 +55,23 @@ function describeEngine(): string {
   return `${name} (${v8 === undefined || bun ? '' : `V8 ${v8}, `}${process.platform} ${process.arch})`;
 }
 
+const WIDE_VECTORS_FLAG = '--experimental-wasm-revectorize';
+/** V8's flag counts for the whole process, of which a worker only knows what it is told. */
+let hasWideVectors =
+  process.execArgv.some((flag) => flag.replaceAll('_', '-') === WIDE_VECTORS_FLAG) ||
+  (workerData as { smallmind?: WorkerFacts } | null)?.smallmind?.hasWideVectors === true;
+
+/** What our workers are told. */
+interface WorkerFacts {
+  readonly hasWideVectors: boolean;
+}
+
 /** From Node 24 on V8 knows the flag, on x64; elsewhere it would complain on stderr. */
 function enableWideVectors(): boolean {
   const { bun, deno, node } = process.versions as Record<string, string | undefined>;
   const isKnown = process.arch === 'x64' && !bun && !deno && Number.parseInt(node!, 10) >= 24;
-  if (isKnown) setFlagsFromString('--experimental-wasm-revectorize');
+  if (isKnown) setFlagsFromString(WIDE_VECTORS_FLAG);
+  hasWideVectors ||= isKnown;
   return isKnown;
 }
 
@@ -79,7 +91,14 @@ const YOUNG_GENERATION_MB = 2;
 
 function spawn(url: URL): WorkerHandle {
   const resourceLimits = { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB };
-  const worker = new Worker(url, { stdout: false, stderr: false, execArgv: workerFlags(), resourceLimits });
+  const facts: WorkerFacts = { hasWideVectors };
+  const worker = new Worker(url, {
+    stdout: false,
+    stderr: false,
+    execArgv: workerFlags(),
+    resourceLimits,
+    workerData: { smallmind: facts },
+  });
   worker.unref();
   return {
     post: (message) => worker.postMessage(message),
@@ -105,6 +124,7 @@ export const platform: Platform = {
   canShareMemory: () => typeof SharedArrayBuffer !== 'undefined',
   canBlock: () => true,
   enableWideVectors,
+  hasWideVectors: () => hasWideVectors,
   memoryBytes: () => totalmem(),
   openFile,
   yieldToEvents: () => new Promise((resolve) => setImmediate(resolve)),

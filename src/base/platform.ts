@@ -41,6 +41,8 @@ export interface Platform {
   canBlock(): boolean;
   /** Asks the engine for 256-bit vectors, for the whole process. @returns whether it knows how */
   enableWideVectors(): boolean;
+  /** Whether it was asked, by that or where the process started. */
+  hasWideVectors(): boolean;
   /** Bytes of memory this machine has, or `undefined` where that is not told. */
   memoryBytes(): number | undefined;
   /** Opens a path or `file:` URL. */

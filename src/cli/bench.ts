@@ -125,7 +125,7 @@ function readBenchSettings(path: string | undefined, parsed: Record<string, unkn
 }
 
 async function benchmark(settings: Settings, signal: AbortSignal) {
-  const { syntheticModel } = await import('../benchmark.ts');
+  const { hasWideVectors, syntheticModel } = await import('../benchmark.ts');
   const scratch = join(tmpdir(), `smallmind-bench-${process.pid}.gguf`);
   const synthetic = settings.isSynthetic ? syntheticModel(settings.source) : undefined;
   if (settings.isAgainst) findPeer();
@@ -140,7 +140,12 @@ async function benchmark(settings: Settings, signal: AbortSignal) {
     const runs: Row[] = [];
     for (const threads of settings.threads) runs.push(await measure(settings, source, path, threads, signal));
     const { nPrompt, nGenerate, nRuns } = settings;
-    const machine = { cpu: cpus()[0]?.model.trim() ?? 'unknown', cores: availableParallelism(), node: process.version };
+    const machine = {
+      cpu: cpus()[0]?.model.trim() ?? 'unknown',
+      cores: availableParallelism(),
+      node: process.version,
+      wideVectors: hasWideVectors(),
+    };
     return { machine, model: settings.source, nPrompt, nGenerate, nRuns, runs };
   } finally {
     rmSync(scratch, { force: true });

@@ -56,6 +56,7 @@ function describe(diagnosis: Diagnosis, version: string): string[] {
     mark(features.threads, 'WebAssembly threads'),
     mark(features.sharedMemory, 'shared memory'),
     mark(features.memory64, '64-bit memory'),
+    mark(features.wideVectors, '256-bit vectors, asked of V8 (Node 24 or later on x64)'),
     '',
     'A product of matrices on each kernel set, against the reference:',
     ...tests.map((line, i) => mark(selfTests[i]!.passed, line)),

@@ -9,10 +9,10 @@ import { KERNELS } from './kernels/table.ts';
 import { buildModule } from './module.ts';
 
 const VARIANTS: readonly KernelVariant[] = [
-  { set: 'relaxed', dot: 'u8', fma: true },
-  { set: 'relaxed', dot: 'i7', fma: true },
-  { set: 'simd', dot: 'i16', fma: false },
-  { set: 'strict', dot: 'i16', fma: false },
+  { set: 'relaxed', dot: 'u8', fma: true, wide: false },
+  { set: 'relaxed', dot: 'i7', fma: true, wide: false },
+  { set: 'simd', dot: 'i16', fma: false, wide: false },
+  { set: 'strict', dot: 'i16', fma: false, wide: false },
 ];
 
 for (const variant of VARIANTS) {
@@ -49,7 +49,7 @@ for (const variant of VARIANTS) {
 test('an i7 module gives the unsigned operand no more than seven bits: Q8_0 weights go without it', () => {
   const kernels = KERNELS.filter((k) => k.op === 'matmul' && k.dtypes[1] === 'Q8_0' && k.dtypes[0] === 'Q8A');
   const textOf = (dot: 'u8' | 'i7'): string =>
-    buildModule({ kernels, variant: { set: 'relaxed', dot, fma: true }, shared: false }).toText();
+    buildModule({ kernels, variant: { set: 'relaxed', dot, fma: true, wide: false }, shared: false }).toText();
   assert.ok(textOf('u8').includes('relaxed_dot'));
   assert.ok(!textOf('i7').includes('relaxed_dot'));
 });

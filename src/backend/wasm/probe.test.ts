@@ -51,12 +51,12 @@ test('the mode that the probe chooses is the best that is exact', () => {
 });
 
 test('sets are what their names say, and auto is the best there is', () => {
-  assert.deepEqual(chooseVariant('strict'), { set: 'strict', dot: 'i16', fma: false });
-  assert.deepEqual(chooseVariant('simd'), { set: 'simd', dot: 'i16', fma: false });
+  assert.deepEqual(chooseVariant('strict'), { set: 'strict', dot: 'i16', fma: false, wide: false });
+  assert.deepEqual(chooseVariant('simd'), { set: 'simd', dot: 'i16', fma: false, wide: false });
   const best = chooseVariant('auto');
   assert.equal(best.set, relaxedSimd ? 'relaxed' : 'simd');
   if (relaxedSimd) {
-    assert.deepEqual(chooseVariant('relaxed'), { set: 'relaxed', dot: probeRelaxedDot(), fma: true });
+    assert.deepEqual(chooseVariant('relaxed'), { set: 'relaxed', dot: probeRelaxedDot(), fma: true, wide: false });
     assert.deepEqual(best, chooseVariant('relaxed'));
   } else {
     assert.throws(() => chooseVariant('relaxed'), { code: 'UNSUPPORTED_MACHINE', message: /"simd" or "auto"/ });

@@ -1,6 +1,7 @@
 // Chooses the kernel variant by running tiny programs. Engines implement the relaxed dot product with different
 // machine instructions, so what its unsigned operand may hold is measured, never guessed from a version.
 
+import { platform } from '#platform';
 import { UnsupportedError } from '../../base/errors.ts';
 import { wasmFeatures } from './emit/features.ts';
 import { ModuleBuilder } from './emit/module-builder.ts';
@@ -61,6 +62,7 @@ function instantiateProbe(): (a: number, b: number, c: number) => number {
  */
 export function chooseVariant(set: KernelSet | 'auto'): KernelVariant {
   const features = wasmFeatures();
+  const wide = platform.hasWideVectors();
   if (!features.simd) {
     throw new UnsupportedError(
       'UNSUPPORTED_MACHINE',
@@ -74,7 +76,7 @@ export function chooseVariant(set: KernelSet | 'auto'): KernelVariant {
     );
   }
   if (set === 'relaxed' || (set === 'auto' && features.relaxedSimd)) {
-    return { set: 'relaxed', dot: probeRelaxedDot(), fma: true };
+    return { set: 'relaxed', dot: probeRelaxedDot(), fma: true, wide };
   }
-  return { set: set === 'auto' ? 'simd' : set, dot: 'i16', fma: false };
+  return { set: set === 'auto' ? 'simd' : set, dot: 'i16', fma: false, wide };
 }

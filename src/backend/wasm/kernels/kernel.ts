@@ -22,6 +22,8 @@ export interface KernelVariant {
   readonly dot: 'u8' | 'i7' | 'i7p' | 'i16';
   /** f32 multiply-add in one relaxed instruction (fused on most machines). */
   readonly fma: boolean;
+  /** Tiles for an engine that makes vectors of 256 bits out of pairs of 128: as many registers hold twice as much. */
+  readonly wide: boolean;
 }
 
 /** Record layout: slots of 8 bytes, so that pointers of either width fit. */

@@ -188,8 +188,8 @@ interface Addend {
 }
 
 /**
- * Adds the eight values that belong to a group's results. Of the last group some may not exist: what memory has there is
- * added, and not stored. Without a branch both halves are one stretch of code, which V8 can make of 256-bit vectors.
+ * Adds the eight values that belong to a group's results. In the last group some may not exist: what memory has there
+ * is added, and not stored. Without a branch both halves are one stretch of code, of which V8 can make 256-bit vectors.
  */
 function addGroup(
   { f }: KernelBody,

@@ -39,7 +39,7 @@ function run(
   new Uint8Array(memory.buffer).set(bytes, ROWS_ADDRESS);
   // What was there before must not shine through, and what is beyond must stay.
   new Uint8Array(memory.buffer, targetAddress, packedBytes + 64).fill(0xee);
-  const variant: KernelVariant = { set: 'relaxed', dot, fma: true };
+  const variant: KernelVariant = { set: 'relaxed', dot, fma: true, wide: false };
   const module = buildModule({ kernels: [kernel], variant, shared: false }).toBytes();
   const instance = new WebAssembly.Instance(new WebAssembly.Module(module as BufferSource), { env: { memory } });
   const { run: runProgram } = instance.exports as unknown as RunExports;

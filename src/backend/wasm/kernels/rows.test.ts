@@ -41,7 +41,11 @@ function execute(program: Program, nThreads: number, nUsedLines: number) {
   bytes.fill(0xaa, layout.arenaAddress);
   encodePrograms([program], kernels, layout, memory.buffer);
   new Int32Array(memory.buffer)[CLEARING.usedLines / 4] = nUsedLines;
-  const module = buildModule({ kernels, variant: { set: 'strict', dot: 'i16', fma: false }, shared: false });
+  const module = buildModule({
+    kernels,
+    variant: { set: 'strict', dot: 'i16', fma: false, wide: false },
+    shared: false,
+  });
   const { exports } = new WebAssembly.Instance(new WebAssembly.Module(module.toBytes()), { env: { memory } });
   // One after the other: without shared memory there is no barrier to wait at.
   for (let thread = 0; thread < nThreads; thread++) {

@@ -17,7 +17,7 @@ import type { CallArgs } from '../../emit/function-builder.ts';
 import { f32, f32x4, i32, ptr, v128 } from '../../emit/operations.ts';
 import {
   MAXIMUM,
-  TILES,
+  tilesOf,
   TILE_PARAMS,
   TOTAL,
   defineSoftmax,
@@ -235,10 +235,11 @@ function blockAttention(
   const softmax = defineSoftmax(k, type);
   /** The way to read the block as a type. */
   const attendAs = (read: FloatType): (() => void) => {
-    const functions = TILES.map((tile) => defineTile(k, type, read, tile, softmax));
+    const tiles = tilesOf(k.variant);
+    const functions = tiles.map((tile) => defineTile(k, type, read, tile, softmax));
     return () => {
       item.first.set(0);
-      TILES.forEach((tile, i) => {
+      tiles.forEach((tile, i) => {
         f.while(i32.le_s(i32.add(item.first, tile.nQueries), nQueries), () => {
           f.exec(functions[i]!, tileArgs(item));
           item.first.set(i32.add(item.first, tile.nQueries));

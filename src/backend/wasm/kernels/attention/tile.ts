@@ -12,12 +12,12 @@ import { BLOCK, ELEMENT_BYTES, blockLoader } from './kv-cache.ts';
 import type { FloatType } from './kv-cache.ts';
 
 /** Queries that are worked on at once, and the columns of positions or of values that each of them then takes. */
-export const TILES = [
-  { nQueries: 4, widths: [8, 4] },
-  { nQueries: 3, widths: [8, 4] },
+export const tilesOf = ({ wide }: KernelVariant): readonly Tile[] => [
+  { nQueries: 4, widths: wide ? [16, 8, 4] : [8, 4] },
+  { nQueries: 3, widths: wide ? [16, 8, 4] : [8, 4] },
   { nQueries: 2, widths: [16, 8, 4] },
   { nQueries: 1, widths: [32, 8, 4] },
-] as const;
+];
 
 /** What a tile of queries and a block are, as the functions that bring them together get it. */
 export const TILE_PARAMS = {
@@ -51,7 +51,11 @@ export type TileBody = { readonly f: FunctionBuilder; readonly variant: KernelVa
   readonly [Name in keyof typeof TILE_PARAMS]: Local<(typeof TILE_PARAMS)[Name]>;
 };
 
-export type Tile = (typeof TILES)[number];
+export interface Tile {
+  readonly nQueries: number;
+  readonly widths: readonly number[];
+}
+
 export type TileFunction = FuncRef<typeof TILE_PARAMS, readonly []>;
 
 /** Offset of a query's head from `queries`, and of its result from `results`. */
