@@ -192,8 +192,9 @@ const sequences = (): string =>
     ...compared('decode', 'decode 64', ['L', 'N']),
   ]);
 
-const strict = (): string =>
-  speedTable('strict', [
+/** Rows of the speed table under other conditions, beside L alone. */
+const besideL = (name: 'strict' | 'narrow'): string =>
+  speedTable(name, [
     MODEL,
     THREADS,
     ...compared('prefill', 'prefill 512', ['L']),
@@ -243,7 +244,8 @@ const TABLES: Readonly<Record<string, () => string>> = {
   limits,
   contexts,
   sequences,
-  strict,
+  narrow: () => besideL('narrow'),
+  strict: () => besideL('strict'),
   browser,
   load,
 };
