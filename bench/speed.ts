@@ -81,12 +81,10 @@ const ROWS: readonly RowPlan[] = [
     row('contexts', 'TinyLlama-1.1B:Q8_0', 2, { nPrompt: 32, nGenerate: 32, depth }),
   ),
   ...[1, 8].map((nSeq) => row('sequences', 'TinyLlama-1.1B:Q8_0', 2, { nPrompt: 32, nGenerate: 64, nSeq })),
-  ...['SmolLM2-135M:Q8_0', 'SmolLM2-135M:Q4_0', 'TinyLlama-1.1B:Q8_0', 'TinyLlama-1.1B:F16'].map((model) =>
+  ...['SmolLM2-135M:Q8_0', 'SmolLM2-135M:Q4_0', 'TinyLlama-1.1B:Q8_0', 'TinyLlama-1.1B:Q4_0'].flatMap((model) => [
     row('strict', model, 2, { kernels: 'strict', peers: ['L'] }),
-  ),
-  ...['SmolLM2-135M:Q8_0', 'SmolLM2-135M:Q4_0', 'TinyLlama-1.1B:Q8_0', 'TinyLlama-1.1B:Q4_0', 'TinyLlama-1.1B:F16'].map(
-    (model) => row('narrow', model, 2, { isWide: false, peers: ['L'] }),
-  ),
+    row('narrow', model, 2, { isWide: false, peers: ['L'] }),
+  ]),
 ];
 
 /** Whoever is measured beside us. */

@@ -147,7 +147,7 @@ export interface ModelInfo {
   /** Bytes held for weights, key-value cache and work areas. */
   readonly memoryBytes: number;
   readonly threads: number;
-  /** The executor in words, e.g. `wasm relaxed (u8), 2 threads`. */
+  /** The executor in words, e.g. `wasm relaxed (u8, 256-bit vectors), 2 threads`. */
   readonly executor: string;
   readonly loadMs: number;
 }

@@ -119,6 +119,17 @@ test('in a pipe there are no escape codes and no progress bar', async () => {
   assert.match(stderr, /^llama, [\d,]+ parameters, 64 tokens of context, [\d.]+ KiB; wasm .*; loaded in \d+ ms\n/);
 });
 
+test('the worker runs with 256-bit vectors where V8 makes them, unless they are not wanted', async () => {
+  const executorOf = async (...flags: string[]): Promise<string> => {
+    const { code, stderr } = await runCommand(['run', small, '-p', 'a', '-n', '3', '--verbose', ...flags]);
+    assert.equal(code, 0, stderr);
+    return stderr.match(/wasm .* thread/)![0];
+  };
+  const hasThem = process.arch === 'x64' && Number.parseInt(process.versions.node, 10) >= 24;
+  assert.equal(/256-bit vectors/.test(await executorOf()), hasThem);
+  assert.doesNotMatch(await executorOf('--no-wide-vectors'), /256-bit/);
+});
+
 /** Slow enough, on the reference executor, to be interrupted on the way. */
 const slowRun = ['run', stories, '-p', 'Once upon a time', '-n', '500', '--temp', '0', '--kernels', 'reference'];
 

@@ -64,7 +64,8 @@ export class WasmExecutor implements Executor {
     this.memoryBytes = layout.sizeBytes;
     this.nThreads = model.nThreads;
     const threads = model.nThreads === 1 ? '1 thread' : `${model.nThreads} threads`;
-    this.description = `wasm ${variant.set} (${variant.dot}), ${threads}`;
+    const vectors = variant.wide ? ', 256-bit vectors' : '';
+    this.description = `wasm ${variant.set} (${variant.dot}${vectors}), ${threads}`;
   }
 
   /**

@@ -397,7 +397,8 @@ function integerSource(format: QuantizedFormat, variant: KernelVariant): MatmulS
       });
     };
   };
-  return { tileRows: [4, 1], groupsOfOne: 1, expansionRows: Infinity, prepare };
+  const tileRows = variant.wide ? [8, 4, 1] : [4, 1];
+  return { tileRows, groupsOfOne: 1, expansionRows: Infinity, prepare };
 }
 
 /** Sum of the activations that part `i` of a block meets, in every lane. The block keeps those of its two halves. */
