@@ -1,14 +1,13 @@
 // The public API: load a model, generate text with it.
 
 import { platform } from '#platform';
-import type { ByteSource } from './base/byte-source.ts';
 import { LocalModel } from './local-model.ts';
 import type { ModelHost } from './local-model.ts';
 import { Model } from './model.ts';
 import { resolveLoadOptions } from './options.ts';
 import type { LoadOptions, ModelSource, ResolvedLoadOptions } from './options.ts';
 import { RemoteModel } from './remote-model.ts';
-import { abortable, describeSource, openSource } from './source.ts';
+import { describeSource, openHere } from './source.ts';
 
 export { SmallMindError, GgufError, OptionError, ShapeError, UnsupportedError } from './base/errors.ts';
 export type { ErrorCode, ErrorDetails } from './base/errors.ts';
@@ -73,11 +72,12 @@ async function loadHost(
   resolved: ResolvedLoadOptions,
   { signal, onProgress, thread = 'worker' }: LoadOptions,
 ): Promise<ModelHost> {
-  const posted = describeSource(source);
-  const remote = posted.kind === 'remote' ? abortable(source as ByteSource, signal) : undefined;
+  if (thread === 'inline') {
+    const isAborted = (): boolean => signal?.aborted ?? false;
+    return LocalModel.load(await openHere(source, signal), resolved, { onProgress, isAborted });
+  }
+  const { posted, remote } = describeSource(source, signal);
   if (signal?.aborted) await remote?.close();
   signal?.throwIfAborted();
-  if (thread === 'worker') return RemoteModel.load(posted, remote, resolved, { onProgress, signal });
-  const isAborted = (): boolean => signal?.aborted ?? false;
-  return LocalModel.load(await openSource(posted, remote), resolved, { onProgress, isAborted });
+  return RemoteModel.load(posted, remote, resolved, { onProgress, signal });
 }

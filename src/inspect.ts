@@ -5,7 +5,6 @@ import { layOutMemory, leafBytes } from './backend/wasm/memory.ts';
 import { planForWasm } from './backend/wasm/executor.ts';
 import { chooseVariant } from './backend/wasm/probe.ts';
 import { kernelsOf } from './backend/wasm/kernels/table.ts';
-import type { ByteSource } from './base/byte-source.ts';
 import { SmallMindError } from './base/errors.ts';
 import type { ErrorCode } from './base/errors.ts';
 import type { Program } from './graph/plan.ts';
@@ -16,7 +15,7 @@ import type { MetadataEntry } from './gguf/value-types.ts';
 import { countParameters, prepareModel } from './local-model.ts';
 import { resolveLoadOptions } from './options.ts';
 import type { LoadOptions, ModelSource, ResolvedLoadOptions } from './options.ts';
-import { describeSource, openSource } from './source.ts';
+import { openHere } from './source.ts';
 
 /** Integers beyond ±(2^53 - 1) are given as decimal text, so that everything here can be written as JSON. */
 export type MetadataValue = string | number | boolean | readonly MetadataValue[];
@@ -79,8 +78,7 @@ export interface ModelFileInfo {
  */
 export async function inspectModel(source: ModelSource, options: LoadOptions = {}): Promise<ModelFileInfo> {
   const resolved = resolveLoadOptions(options);
-  const posted = describeSource(source);
-  const opened = await openSource(posted, posted.kind === 'remote' ? (source as ByteSource) : undefined);
+  const opened = await openHere(source, options.signal);
   try {
     const gguf = await readGguf(opened);
     return { ...describeHead(gguf), ...planMemory(gguf, resolved) };

@@ -62,6 +62,8 @@ export interface LoadHooks {
    * costs a kilobyte of heap.
    */
   readonly pause?: () => Promise<void> | undefined;
+  /** For benchmarks: what the file's head says. */
+  readonly onHead?: (gguf: Gguf) => void;
   /** For benchmarks: what stands in the executor's place. */
   readonly wrapExecutor?: (executor: Executor) => Executor;
 }
@@ -100,6 +102,7 @@ export class LocalModel implements ModelHost {
     const startMs = performance.now();
     try {
       const gguf = await readGguf(source);
+      hooks.onHead?.(gguf);
       const prepared = prepareModel(gguf, options);
       const { definition, tokenizer, limits } = prepared;
       const created = await createExecutor(gguf, prepared, options, hooks);

@@ -1,6 +1,6 @@
 // From what users give as a model's source to a ByteSource, here or in the worker.
 
-import { platform } from '#platform';
+import { openFile } from '#files';
 import { blobSource, memorySource } from './base/byte-source.ts';
 import type { ByteSource } from './base/byte-source.ts';
 import { describeValue } from './base/describe-value.ts';
@@ -11,26 +11,37 @@ import type { PostedSource } from './worker-protocol.ts';
 const isByteSource = (source: object): source is ByteSource =>
   'read' in source && typeof source.read === 'function' && 'sizeBytes' in source;
 
+/** A source in a form that can be posted, and what it is read from where it has to stay in this thread. */
+export interface DescribedSource {
+  readonly posted: PostedSource;
+  readonly remote?: ByteSource;
+}
+
 /**
- * The source in a form that can be posted.
+ * @param signal  ends the reads of a ByteSource
  * @throws {OptionError} for what is no source, {UnsupportedError} for a URL that cannot be read yet
  */
-export function describeSource(source: ModelSource): PostedSource {
+export function describeSource(source: ModelSource, signal?: AbortSignal): DescribedSource {
+  if (typeof source === 'object' && source !== null && isByteSource(source)) {
+    const { name, sizeBytes } = source;
+    return { posted: { kind: 'remote', name, sizeBytes }, remote: abortable(source, signal) };
+  }
+  return { posted: describeValueSource(source) };
+}
+
+function describeValueSource(source: Exclude<ModelSource, ByteSource>): PostedSource {
   if (typeof source === 'string' || source instanceof URL) return describeLocation(String(source));
   if (source instanceof Uint8Array) return { kind: 'bytes', bytes: source, name: 'memory' };
   if (source instanceof ArrayBuffer) return { kind: 'bytes', bytes: new Uint8Array(source), name: 'memory' };
   if (typeof Blob !== 'undefined' && source instanceof Blob) {
     return { kind: 'blob', blob: source, name: 'name' in source ? String(source.name) : 'blob' };
   }
-  if (typeof source === 'object' && source !== null && isByteSource(source)) {
-    return { kind: 'remote', name: source.name, sizeBytes: source.sizeBytes };
-  }
   const expected = 'a path, a file: URL, a Blob, an ArrayBuffer or a ByteSource';
   throw new OptionError(`"source" expected ${expected}, got ${describeValue(source)}`, { option: 'source' });
 }
 
 /** A source whose reads end when `signal` aborts, even one that its own source would never end. */
-export function abortable(source: ByteSource, signal: AbortSignal | undefined): ByteSource {
+function abortable(source: ByteSource, signal: AbortSignal | undefined): ByteSource {
   if (!signal) return source;
   return {
     name: source.name,
@@ -60,7 +71,7 @@ function describeLocation(location: string): PostedSource {
 export async function openSource(source: PostedSource, remote: ByteSource | undefined): Promise<ByteSource> {
   switch (source.kind) {
     case 'file':
-      return platform.openFile(source.path);
+      return openFile(source.path);
     case 'bytes':
       return memorySource(source.bytes, source.name);
     case 'blob':
@@ -68,4 +79,12 @@ export async function openSource(source: PostedSource, remote: ByteSource | unde
     case 'remote':
       return remote!;
   }
+}
+
+/** Opens a source in this thread. @throws as `describeSource` and opening do, or the signal's reason */
+export async function openHere(source: ModelSource, signal?: AbortSignal): Promise<ByteSource> {
+  const { posted, remote } = describeSource(source, signal);
+  if (signal?.aborted) await remote?.close();
+  signal?.throwIfAborted();
+  return openSource(posted, remote);
 }
