@@ -8,6 +8,8 @@ import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { GgufError, OptionError, SmallMindError, dequantize, quantize, readGguf, writeGguf } from './gguf.ts';
+import { serveRanges } from '../test/range-server.ts';
+import type { RangeServer } from '../test/range-server.ts';
 import type { ByteSource, DType, GgufContent, GgufFile, MetadataEntry, ModelSource } from './gguf.ts';
 
 const VALUES = Float32Array.from({ length: 64 }, (_, i) => (i - 20) / 8);
@@ -56,18 +58,29 @@ function countingSource(bytes: Uint8Array): ByteSource & { nCloses: number } {
 
 describe('readGguf', () => {
   const bytes = writeGguf(content());
+  /** 40 KB of head, 8 MB of data. */
+  const large = writeGguf({
+    metadata: [['words', { type: 'array', elementType: 'string', value: Array<string>(4000).fill('ab') }]],
+    tensors: [{ name: 'large', dtype: 'F32', shape: [2048, 1024], bytes: new Uint8Array(2 ** 23).fill(63) }],
+  });
   let folder: string;
   let path: string;
-  before(() => {
+  let server: RangeServer;
+  before(async () => {
+    server = await serveRanges({ '/x.gguf': bytes, '/large.gguf': large });
     folder = mkdtempSync(join(tmpdir(), 'smallmind-'));
     path = join(folder, 'a file.gguf');
     writeFileSync(path, bytes);
   });
-  after(() => rmSync(folder, { recursive: true }));
+  after(async () => {
+    rmSync(folder, { recursive: true });
+    await server[Symbol.asyncDispose]();
+  });
 
   const sources: Record<string, [source: () => ModelSource, name: () => string]> = {
     'a path': [() => path, () => path],
     'a file: URL': [() => pathToFileURL(path), () => path],
+    'an http: URL': [() => new URL('x.gguf', server.url), () => `${server.url}x.gguf`],
     'a Blob': [() => new Blob([bytes]), () => 'blob'],
     'a File': [() => new File([bytes], 'x.gguf'), () => 'x.gguf'],
     'an ArrayBuffer': [() => bytes.buffer, () => 'memory'],
@@ -82,6 +95,15 @@ describe('readGguf', () => {
       assert.deepEqual(await file.readValues('a'), VALUES);
     });
   }
+
+  test('fetches of a remote file the head, and tensors when they are asked for', async () => {
+    const before = server.ranges.length;
+    await using file = await readGguf(`${server.url}large.gguf`);
+    assert.equal((file.metadata.get('words') as string[]).length, 4000);
+    assert.deepEqual(server.ranges.slice(before), ['bytes=0-262143']);
+    assert.equal((await file.readTensor('large')).length, 2 ** 23);
+    assert.equal(server.ranges.length, before + 2);
+  });
 
   test('gives values without their types, and with them', async () => {
     await using file = await readGguf(bytes);

@@ -45,8 +45,8 @@ export function enableWideVectors(): boolean {
 
 /**
  * Loads a GGUF model.
- * @param source  a path or `file:` URL (Node), a Blob or File, the file's bytes, or any `ByteSource`. Bytes are copied
- *   to the worker; a ByteSource is read from here, and closed.
+ * @param source  a path or `file:` URL (Node), an `http(s):` URL whose server answers Range requests, a Blob or File, the
+ *   file's bytes, or any `ByteSource`. Bytes are copied to the worker; a ByteSource is read from here, and closed.
  * @throws {GgufError} for a damaged file, {UnsupportedError} for one that this version cannot run,
  *   {SmallMindError} FILE_NOT_FOUND, FILE_UNREADABLE, OUT_OF_MEMORY, {OptionError} for a bad option
  * @example

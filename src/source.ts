@@ -5,6 +5,7 @@ import { blobSource, memorySource } from './base/byte-source.ts';
 import type { ByteSource } from './base/byte-source.ts';
 import { describeValue } from './base/describe-value.ts';
 import { OptionError, UnsupportedError } from './base/errors.ts';
+import { openHttp } from './base/http-source.ts';
 import type { ModelSource } from './options.ts';
 import type { PostedSource } from './worker-protocol.ts';
 
@@ -19,7 +20,7 @@ export interface DescribedSource {
 
 /**
  * @param signal  ends the reads of a ByteSource
- * @throws {OptionError} for what is no source, {UnsupportedError} for a URL that cannot be read yet
+ * @throws {OptionError} for what is no source, {UnsupportedError} for a URL that is neither of a file nor of a server
  */
 export function describeSource(source: ModelSource, signal?: AbortSignal): DescribedSource {
   if (typeof source === 'object' && source !== null && isByteSource(source)) {
@@ -36,7 +37,7 @@ function describeValueSource(source: Exclude<ModelSource, ByteSource>): PostedSo
   if (typeof Blob !== 'undefined' && source instanceof Blob) {
     return { kind: 'blob', blob: source, name: 'name' in source ? String(source.name) : 'blob' };
   }
-  const expected = 'a path, a file: URL, a Blob, an ArrayBuffer or a ByteSource';
+  const expected = 'a path, a URL, a Blob, an ArrayBuffer or a ByteSource';
   throw new OptionError(`"source" expected ${expected}, got ${describeValue(source)}`, { option: 'source' });
 }
 
@@ -61,17 +62,27 @@ function abortable(source: ByteSource, signal: AbortSignal | undefined): ByteSou
 function describeLocation(location: string): PostedSource {
   const scheme = /^([a-z][a-z0-9+.-]+):/i.exec(location)?.[1]?.toLowerCase();
   if (scheme === undefined || scheme === 'file') return { kind: 'file', path: location };
+  if (scheme === 'http' || scheme === 'https') return { kind: 'http', url: location };
   throw new UnsupportedError(
     'UNSUPPORTED_FEATURE',
-    `"source": ${scheme}: URLs are not read yet; fetch it and give the bytes, e.g. await (await fetch(url)).arrayBuffer()`,
+    `"source": ${scheme}: URLs are not read; fetch it and give the bytes, e.g. await (await fetch(url)).arrayBuffer()`,
   );
 }
 
-/** @param remote  reads a source of kind `remote` */
-export async function openSource(source: PostedSource, remote: ByteSource | undefined): Promise<ByteSource> {
+/**
+ * @param remote  reads a source of kind `remote`
+ * @param signal  ends what may take long: requests
+ */
+export async function openSource(
+  source: PostedSource,
+  remote: ByteSource | undefined,
+  signal?: AbortSignal,
+): Promise<ByteSource> {
   switch (source.kind) {
     case 'file':
       return openFile(source.path);
+    case 'http':
+      return openHttp(source.url, { signal });
     case 'bytes':
       return memorySource(source.bytes, source.name);
     case 'blob':
@@ -86,5 +97,5 @@ export async function openHere(source: ModelSource, signal?: AbortSignal): Promi
   const { posted, remote } = describeSource(source, signal);
   if (signal?.aborted) await remote?.close();
   signal?.throwIfAborted();
-  return openSource(posted, remote);
+  return openSource(posted, remote, signal);
 }

@@ -1,4 +1,4 @@
-// A ByteSource is anything random-access that a model can be read from: a file, memory, later a Blob or an HTTP range.
+// A ByteSource is anything random-access that a model can be read from: a file, memory, a Blob, a URL (http-source.ts).
 // Readers ask for what they need; nobody reads a whole file by accident.
 
 import { GgufError } from './errors.ts';
