@@ -31,6 +31,7 @@ export async function openFile(location: string): Promise<ByteSource> {
         done += bytesRead;
       }
     },
+    openSibling: openFile,
     close: () => handle.close(),
   };
   return source;

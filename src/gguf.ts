@@ -39,7 +39,7 @@ export interface ReadGgufOptions {
 export class GgufFile implements AsyncDisposable {
   /** Path, URL, name of the File, `blob` or `memory`. */
   readonly name: string;
-  /** Of the whole file. */
+  /** Of the whole file; of a model that is split, of all files. */
   readonly sizeBytes: number;
   /** Of the format: 2 or 3. */
   readonly version: number;
@@ -94,7 +94,8 @@ export class GgufFile implements AsyncDisposable {
 
 /**
  * Reads metadata and tensor descriptors of a GGUF file (version 2 or 3), checked against the file's size. Of tensor data
- * it reads nothing, and of a remote file it fetches a little more than that.
+ * it reads nothing, and of a remote file it fetches a little more than that. Of a model that is split over files
+ * (`NAME-00001-of-00003.gguf`) the first opens the others beside it, and all are one.
  * @param source  a path or `file:` URL (Node), an `http(s):` URL whose server answers Range requests, a Blob or File, the
  *   file's bytes, or any `ByteSource`, which is closed with the file, or when reading fails
  * @throws {GgufError} for a damaged file, {UnsupportedError} for a big-endian one or another version,

@@ -33,7 +33,7 @@ export interface TensorSummary {
   /** Rows first, columns last. */
   readonly shape: readonly number[];
   readonly sizeBytes: number;
-  /** From the start of the file. */
+  /** From the start of the file; in a model that is split, of all files one after the other. */
   readonly offsetBytes: number;
 }
 
@@ -52,6 +52,7 @@ export interface MemoryNeeds {
 
 export interface ModelFileInfo {
   readonly source: string;
+  /** Of a model that is split: of all files. */
   readonly sizeBytes: number;
   readonly ggufVersion: number;
   readonly alignment: number;
@@ -78,9 +79,10 @@ export interface ModelFileInfo {
  */
 export async function inspectModel(source: ModelSource, options: LoadOptions = {}): Promise<ModelFileInfo> {
   const resolved = resolveLoadOptions(options);
-  const opened = await openHere(source, options.signal);
+  let opened = await openHere(source, options.signal);
   try {
     const gguf = await readGguf(opened);
+    opened = gguf.source;
     return { ...describeHead(gguf), ...planMemory(gguf, resolved) };
   } finally {
     await opened.close();

@@ -100,8 +100,10 @@ export class LocalModel implements ModelHost {
   /** Loads a model and closes the source, whatever happens. */
   static async load(source: ByteSource, options: ResolvedLoadOptions, hooks: LoadHooks = {}): Promise<LocalModel> {
     const startMs = performance.now();
+    let opened = source;
     try {
       const gguf = await readGguf(source);
+      opened = gguf.source;
       hooks.onHead?.(gguf);
       const prepared = prepareModel(gguf, options);
       const { definition, tokenizer, limits } = prepared;
@@ -111,7 +113,7 @@ export class LocalModel implements ModelHost {
       const info = describe(gguf, definition, executor, limits, performance.now() - startMs);
       return new LocalModel(info, tokenizer, executor, engine, hooks);
     } finally {
-      await source.close();
+      await opened.close();
     }
   }
 

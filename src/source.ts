@@ -44,6 +44,7 @@ function describeValueSource(source: Exclude<ModelSource, ByteSource>): PostedSo
 /** A source whose reads end when `signal` aborts, even one that its own source would never end. */
 function abortable(source: ByteSource, signal: AbortSignal | undefined): ByteSource {
   if (!signal) return source;
+  const openSibling = async (name: string): Promise<ByteSource> => abortable(await source.openSibling!(name), signal);
   return {
     name: source.name,
     sizeBytes: source.sizeBytes,
@@ -55,6 +56,7 @@ function abortable(source: ByteSource, signal: AbortSignal | undefined): ByteSou
         const done = source.read(offsetBytes, target);
         void done.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
       }),
+    ...(source.openSibling ? { openSibling } : {}),
     close: () => source.close(),
   };
 }

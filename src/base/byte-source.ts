@@ -13,6 +13,11 @@ export interface ByteSource {
    * @throws {GgufError} GGUF_TRUNCATED when the source ends before.
    */
   read(offsetBytes: number, target: Uint8Array): Promise<void>;
+  /**
+   * Opens what has another name in the same place: a file by its path, a URL. For models that are split over files.
+   * @throws {SmallMindError} FILE_NOT_FOUND, FILE_UNREADABLE
+   */
+  openSibling?(name: string): Promise<ByteSource>;
   /** Reads that are still under way then may fail: nobody waits for them. */
   close(): Promise<void>;
 }

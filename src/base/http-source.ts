@@ -47,6 +47,7 @@ export async function openHttp(url: string, options: HttpOptions = {}): Promise<
         at += part.length;
       }
     },
+    openSibling: (sibling) => openHttp(sibling, options),
     async close() {
       requests.close();
       blocks.clear();

@@ -11,6 +11,7 @@ import { ARRAY, BOOL, F32, STRING, entry, file, list, str, tensor, u64, u8 } fro
 import type { Piece } from '../../test/hostile/gguf-pieces.ts';
 import { MALFORMED, UNSUPPORTED, wellFormed } from '../../test/hostile/malformed-gguf.ts';
 import { needsShared, sharedPath } from '../../test/shared-data.ts';
+import { MemoryFolder, partName, splitGguf } from '../../test/split-gguf.ts';
 import { GGUF_LIMITS } from './limits.ts';
 import type { GgufLimits } from './limits.ts';
 import { readGguf } from './reader.ts';
@@ -32,9 +33,9 @@ function hugeSource(head: Uint8Array, sizeBytes: number): ByteSource & { readByt
   };
 }
 
-async function refusal(bytes: Uint8Array, limits?: Partial<GgufLimits>): Promise<SmallMindError> {
+async function refusal(file: Uint8Array | ByteSource, limits?: Partial<GgufLimits>): Promise<SmallMindError> {
   try {
-    await readGguf(memorySource(bytes, 'bad.gguf'), limits);
+    await readGguf(file instanceof Uint8Array ? memorySource(file, 'bad.gguf') : file, limits);
   } catch (error) {
     assert(error instanceof SmallMindError, `not a typed error: ${error}`);
     return error;
@@ -110,10 +111,11 @@ describe('a file is refused', () => {
 
 describe('each limit', () => {
   /** For each limit: what costs it exactly `n`. */
-  const atLimit: Record<keyof GgufLimits, (n: number) => Uint8Array> = {
+  const atLimit: Record<keyof GgufLimits, (n: number) => Uint8Array | Promise<ByteSource>> = {
     metadataCount: (n) => file({ entries: Array.from({ length: n }, (_, i) => entry(`k${i}`, 0, u8(1))) }),
     tensorCount: (n) =>
       file({ tensors: Array.from({ length: n }, (_, i) => tensor(`t${i}`, [8], F32, 32 * i)), dataBytes: 32 * n }),
+    splitCount: async (n) => new MemoryFolder(await splitGguf(wellFormed, n)).open(partName(0, n)),
     keyBytes: (n) => file({ entries: [entry('k'.repeat(n), 0, u8(1))] }),
     tensorNameBytes: (n) => file({ tensors: [tensor('t'.repeat(n), [8], F32, 0)], dataBytes: 32 }),
     stringBytes: (n) => file({ entries: [entry('k', STRING, str('x'.repeat(n)))] }),
@@ -133,8 +135,9 @@ describe('each limit', () => {
   for (const name of Object.keys(GGUF_LIMITS) as (keyof GgufLimits)[]) {
     test(`${name} is accepted when reached and refused by name when passed`, async () => {
       const limit = smallLimits[name] ?? 3;
-      await readGguf(memorySource(atLimit[name](limit)), { [name]: limit });
-      const error = await refusal(atLimit[name](limit + 1), { [name]: limit });
+      const reached = await atLimit[name](limit);
+      await readGguf(reached instanceof Uint8Array ? memorySource(reached) : reached, { [name]: limit });
+      const error = await refusal(await atLimit[name](limit + 1), { [name]: limit });
       assert.equal(error.code, 'GGUF_LIMIT');
       assert.match(error.message, new RegExp(`above the limit ${name} of ${limit};`));
       assert.equal(error.details['limit'], limit);

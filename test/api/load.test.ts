@@ -10,6 +10,7 @@ import { loadModel } from '../../src/index.ts';
 import type { ByteSource, LoadProgressEvent, ModelSource } from '../../src/index.ts';
 import { serveRanges } from '../range-server.ts';
 import type { RangeServer } from '../range-server.ts';
+import { partName, splitGguf } from '../split-gguf.ts';
 import { THREADS, smallModel } from './small-model.ts';
 
 const REASON = { why: 'a reason of any kind' };
@@ -46,10 +47,16 @@ describe('loadModel', () => {
   /** Called when a request comes that is never answered. */
   let onSilence = (): void => {};
   before(async () => {
-    server = await serveRanges({ '/model.gguf': smallModel(), '/silent.gguf': () => onSilence() });
+    const parts = await splitGguf(smallModel(), 3);
+    server = await serveRanges({
+      '/model.gguf': smallModel(),
+      '/silent.gguf': () => onSilence(),
+      ...Object.fromEntries(Array.from(parts, ([name, bytes]) => [`/${name}`, bytes])),
+    });
     folder = mkdtempSync(join(tmpdir(), 'smallmind-'));
     path = join(folder, 'a model, 100 % ünusual.gguf');
     writeFileSync(path, smallModel());
+    for (const [name, bytes] of parts) writeFileSync(join(folder, name), bytes);
     await using model = await loadModel(path, { thread: 'inline', kernels: 'reference' });
     expected = (await model.generate('1', { temperature: 0, maxTokens: 4 }).result).tokens;
   });
@@ -69,6 +76,8 @@ describe('loadModel', () => {
       'a Uint8Array': () => smallModel(),
       'a Uint8Array inside a larger buffer': () => new Uint8Array([9, ...smallModel(), 9]).subarray(1, -1),
       'a ByteSource': () => new CountingSource(),
+      'the first file of a split model': () => join(folder, partName(0, 3)),
+      'the first URL of a split model': () => new URL(partName(0, 3), server.url),
       'an http: URL': () => new URL('model.gguf', server.url),
       'an http: URL as text': () => `${server.url}model.gguf?download=true`,
     };
