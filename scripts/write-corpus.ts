@@ -1,5 +1,5 @@
-// Writes the hostile corpus as files, for other readers than ours: the hand-made files and mutants, with a manifest that
-// says of each why it is there and, where that is known, what has to come of it.
+// Writes the hostile corpus as files, for other readers than ours: the hand-made files and mutants, with a manifest
+// that says of each why it is there and, where that is known, what has to come of it.
 //   npm run corpus -- FOLDER [COUNT [FIRST]]     mutants FIRST (0) to FIRST + COUNT (1000) - 1
 
 import { mkdirSync, writeFileSync } from 'node:fs';

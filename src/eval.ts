@@ -37,7 +37,9 @@ export async function evaluatePerplexity(
   const { onProgress, signal, ...loadOptions } = options;
   const resolved = resolveLoadOptions(loadOptions);
   requireText('text', text);
-  const model = await LocalModel.load(await openHere(source, signal), resolved, { isAborted: () => signal?.aborted ?? false });
+  const model = await LocalModel.load(await openHere(source, signal), resolved, {
+    isAborted: () => signal?.aborted ?? false,
+  });
   try {
     const nCtx = options.nCtx ?? Math.min(model.info.nCtx, N_CTX_DEFAULT_MAX);
     const scored = { tokenizer: model.tokenizer, logits: (tokens: readonly number[]) => model.logits(tokens, true) };

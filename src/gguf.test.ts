@@ -97,12 +97,12 @@ describe('readGguf', () => {
   }
 
   test('fetches of a remote file the head, and tensors when they are asked for', async () => {
-    const before = server.ranges.length;
+    const nBefore = server.ranges.length;
     await using file = await readGguf(`${server.url}large.gguf`);
     assert.equal((file.metadata.get('words') as string[]).length, 4000);
-    assert.deepEqual(server.ranges.slice(before), ['bytes=0-262143']);
+    assert.deepEqual(server.ranges.slice(nBefore), ['bytes=0-262143']);
     assert.equal((await file.readTensor('large')).length, 2 ** 23);
-    assert.equal(server.ranges.length, before + 2);
+    assert.equal(server.ranges.length, nBefore + 2);
   });
 
   test('gives values without their types, and with them', async () => {

@@ -93,11 +93,11 @@ export class GgufFile implements AsyncDisposable {
 }
 
 /**
- * Reads metadata and tensor descriptors of a GGUF file (version 2 or 3), checked against the file's size. Of tensor data
- * it reads nothing, and of a remote file it fetches a little more than that. Of a model that is split over files
+ * Reads metadata and tensor descriptors of a GGUF file (version 2 or 3), checked against the file's size. Of tensor
+ * data it reads nothing, and of a remote file it fetches a little more than that. Of a model that is split over files
  * (`NAME-00001-of-00003.gguf`) the first opens the others beside it, and all are one.
- * @param source  a path or `file:` URL (Node), an `http(s):` URL whose server answers Range requests, a Blob or File, the
- *   file's bytes, or any `ByteSource`, which is closed with the file, or when reading fails
+ * @param source  a path or `file:` URL (Node), an `http(s):` URL whose server answers Range requests, a Blob or File,
+ *   the file's bytes, or any `ByteSource`, which is closed with the file, or when reading fails
  * @throws {GgufError} for a damaged file, {UnsupportedError} for a big-endian one or another version,
  *   {SmallMindError} FILE_NOT_FOUND, FILE_UNREADABLE, {OptionError} for what is no source
  * @example

@@ -45,9 +45,9 @@ export function enableWideVectors(): boolean {
 
 /**
  * Loads a GGUF model.
- * @param source  a path or `file:` URL (Node), an `http(s):` URL whose server answers Range requests, a Blob or File, the
- *   file's bytes, or any `ByteSource`. Bytes are copied to the worker; a ByteSource is read from here, and closed. Of a
- *   model that is split over files (`NAME-00001-of-00003.gguf`) give the path or URL of the first.
+ * @param source  a path or `file:` URL (Node), an `http(s):` URL whose server answers Range requests, a Blob or File,
+ *   the file's bytes, or any `ByteSource`. Bytes are copied to the worker; a ByteSource is read from here, and closed.
+ *   Of a model that is split over files (`NAME-00001-of-00003.gguf`) give the path or URL of the first.
  * @throws {GgufError} for a damaged file, {UnsupportedError} for one that this version cannot run,
  *   {SmallMindError} FILE_NOT_FOUND, FILE_UNREADABLE, OUT_OF_MEMORY, {OptionError} for a bad option
  * @example

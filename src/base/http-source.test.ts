@@ -1,5 +1,5 @@
-// Reading over HTTP against a server on this machine: the bytes, few requests, and one clear error for whatever a server,
-// the network or the caller does.
+// Reading over HTTP against a server on this machine: the bytes, few requests, and one clear error for whatever a
+// server, the network or the caller does.
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -39,9 +39,9 @@ async function read(source: ByteSource, offsetBytes: number, nBytes: number): Pr
 
 /** What is asked for while `step` runs. */
 async function rangesOf(step: () => Promise<unknown>): Promise<string[]> {
-  const before = server.ranges.length;
+  const nBefore = server.ranges.length;
   await step();
-  return server.ranges.slice(before);
+  return server.ranges.slice(nBefore);
 }
 
 describe('a source over HTTP', () => {
@@ -137,7 +137,10 @@ describe('one clear error', () => {
   }
 
   test('for a server that is not there', async () => {
-    await assert.rejects(openHttp('http://127.0.0.1:1/x'), { code: 'FILE_UNREADABLE', message: /127\.0\.0\.1:1/ });
+    const gone = await serveRanges({});
+    await gone[Symbol.asyncDispose]();
+    const message = /could not be fetched \(fetch failed: .*; check the address and the connection/;
+    await assert.rejects(openHttp(gone.url), { code: 'FILE_UNREADABLE', message });
   });
 
   test('for a file that changes while it is read', async () => {

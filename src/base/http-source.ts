@@ -1,5 +1,6 @@
-// A ByteSource over HTTP: reads a file where it lies, by Range requests. Small reads come from blocks, of which the last
-// few are kept; a large one is a request of its own and goes straight to its place. Nothing is fetched twice at a time.
+// A ByteSource over HTTP: reads a file where it lies, by Range requests. Small reads come from blocks, of which the
+// last few are kept; a large one is a request of its own and goes straight to its place. Nothing is fetched twice at a
+// time.
 
 import { truncatedError } from './byte-source.ts';
 import type { ByteSource } from './byte-source.ts';
@@ -174,7 +175,8 @@ class RangeRequests {
     if (got !== asked) throw this.#error(`expected ${asked} of the server, got ${got}; use another one`);
     let nBytes = 0;
     for await (const part of chunksOf(body)) {
-      if (nBytes + part.length > target.length) throw this.#error(`the server sent more than ${asked}; use another one`);
+      if (nBytes + part.length > target.length)
+        throw this.#error(`the server sent more than ${asked}; use another one`);
       target.set(part, nBytes);
       nBytes += part.length;
     }

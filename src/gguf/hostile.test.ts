@@ -7,7 +7,7 @@ import { describe, test } from 'node:test';
 import { memorySource } from '../base/byte-source.ts';
 import type { ByteSource } from '../base/byte-source.ts';
 import { GgufError, SmallMindError, UnsupportedError } from '../base/errors.ts';
-import { ARRAY, BOOL, F32, STRING, entry, file, list, str, tensor, u64, u8 } from '../../test/hostile/gguf-pieces.ts';
+import { ARRAY, F32, STRING, entry, file, list, str, tensor, u64, u8 } from '../../test/hostile/gguf-pieces.ts';
 import type { Piece } from '../../test/hostile/gguf-pieces.ts';
 import { MALFORMED, UNSUPPORTED, wellFormed } from '../../test/hostile/malformed-gguf.ts';
 import { needsShared, sharedPath } from '../../test/shared-data.ts';
@@ -33,9 +33,9 @@ function hugeSource(head: Uint8Array, sizeBytes: number): ByteSource & { readByt
   };
 }
 
-async function refusal(file: Uint8Array | ByteSource, limits?: Partial<GgufLimits>): Promise<SmallMindError> {
+async function refusal(input: Uint8Array | ByteSource, limits?: Partial<GgufLimits>): Promise<SmallMindError> {
   try {
-    await readGguf(file instanceof Uint8Array ? memorySource(file, 'bad.gguf') : file, limits);
+    await readGguf(input instanceof Uint8Array ? memorySource(input, 'bad.gguf') : input, limits);
   } catch (error) {
     assert(error instanceof SmallMindError, `not a typed error: ${error}`);
     return error;

@@ -32,8 +32,8 @@ export interface Gguf {
 const FIRST_WINDOW_BYTES = 64 * 1024;
 
 /**
- * Reads metadata and tensor descriptors, of a model that is split those of all its parts. On success it is the source of
- * the result that the caller has to close, else the one that was given.
+ * Reads metadata and tensor descriptors, of a model that is split those of all its parts. On success it is the source
+ * of the result that the caller has to close, else the one that was given.
  * @param limits  replaces single limits of `GGUF_LIMITS`
  * @throws {GgufError} GGUF_TRUNCATED, GGUF_INVALID or GGUF_LIMIT, with source, field and offset in message and details;
  *   GGUF_MISSING for a part that is not there

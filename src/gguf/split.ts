@@ -1,6 +1,7 @@
-// Models that are split over several files, as llama.cpp's gguf-split does it: NAME-00001-of-00003.gguf has the metadata,
-// every file has some of the tensors, and split.no, split.count, split.tensors.count say how they belong together. Read,
-// they are one file: their bytes follow each other, and a tensor's place counts from the start of the first.
+// Models that are split over several files, as llama.cpp's gguf-split does it: NAME-00001-of-00003.gguf has the
+// metadata, every file has some of the tensors, and split.no, split.count, split.tensors.count say how they belong
+// together. Read, they are one file: their bytes follow each other, and a tensor's place counts from the start of the
+// first.
 
 import { truncatedError } from '../base/byte-source.ts';
 import type { ByteSource } from '../base/byte-source.ts';
@@ -18,8 +19,8 @@ const TENSORS_KEY = 'split.tensors.count';
 type Part = Pick<Gguf, 'source' | 'tensors'>;
 
 /**
- * All parts of the model that `first` begins, as one file; `first` itself when it is not split. The source of the result
- * closes them all.
+ * All parts of the model that `first` begins, as one file; `first` itself when it is not split. The source of the
+ * result closes them all.
  * @param readHead  reads the head of another part
  * @throws {GgufError} for parts that are missing or do not belong together, after closing all but the first
  * @throws {UnsupportedError} for a source that cannot open what lies beside it
@@ -109,7 +110,8 @@ function joinTensors(parts: readonly Part[]): Map<string, TensorInfo> {
   let startBytes = 0;
   for (const { tensors, source } of parts) {
     for (const info of tensors.values()) {
-      if (joined.has(info.name)) throw invalid(source, `tensor ${info.name}`, 'is in an earlier part, too; split again');
+      if (joined.has(info.name))
+        throw invalid(source, `tensor ${info.name}`, 'is in an earlier part, too; split again');
       joined.set(info.name, { ...info, offsetBytes: startBytes + info.offsetBytes });
     }
     startBytes += source.sizeBytes;

@@ -68,6 +68,7 @@ describe('the writer refuses', () => {
     ['a number as a string', { type: 'string', value: 5 }],
     ['a string as a number', { type: 'f32', value: '5' }],
     ['a number as a boolean', { type: 'bool', value: 1 }],
+    ['a string as an array', { type: 'array', elementType: 'string', value: 'ab' }],
     ['a number as an array', { type: 'array', elementType: 'u8', value: 5 }],
     ['a string among numbers', { type: 'array', elementType: 'f64', value: [1, '2'] }],
     ['a number among arrays', { type: 'array', elementType: 'array', value: [5] }],
@@ -80,7 +81,10 @@ describe('the writer refuses', () => {
 
   test('a dtype that there is not', () => {
     const tensor = { ...pair, dtype: 'toString' as 'F32' };
-    assert.throws(() => writeGguf({ metadata: [], tensors: [tensor] }), { code: 'INVALID_OPTION', message: /toString/ });
+    assert.throws(() => writeGguf({ metadata: [], tensors: [tensor] }), {
+      code: 'INVALID_OPTION',
+      message: /toString/,
+    });
   });
 
   test('names that the reader would refuse for their length', () => {
@@ -104,6 +108,11 @@ describe('the writer refuses', () => {
     ['parts of a block', { dtype: 'Q8_0', shape: [2, 16], bytes: new Uint8Array(34) }],
     ['five dimensions', { shape: [1, 1, 1, 1, 2] }],
     ['no elements', { shape: [0], bytes: new Uint8Array(0) }],
+    ['no shape', { shape: 2 as unknown as number[] }],
+    ['half a row', { shape: [0.5, 4] }],
+    ['dimensions below zero', { shape: [-1, -2] }],
+    ['more elements than can be counted', { shape: [2 ** 30, 2 ** 30] }],
+    ['no bytes', { bytes: undefined as unknown as Uint8Array }],
   ] as const) {
     test(`a tensor with ${why}`, () => {
       assert.throws(() => writeGguf({ metadata: [], tensors: [{ ...pair, ...change }] }), ShapeError);

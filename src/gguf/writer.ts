@@ -57,7 +57,7 @@ export function writeGguf(content: GgufContent): Uint8Array<ArrayBuffer> {
   const file = new Uint8Array(sizeBytes);
   file.set(bytes);
   content.tensors.forEach((tensor, i) => {
-    if (tensor.bytes.length !== sizeOf(tensor)) throw misfit(tensor, ` in ${tensor.bytes.length} bytes`);
+    if (tensor.bytes?.length !== sizeOf(tensor)) throw misfit(tensor, ` in ${tensor.bytes?.length} bytes`);
     file.set(tensor.bytes, offsetsBytes[i]!);
   });
   return file;
@@ -90,9 +90,10 @@ export function writeGgufHead(outline: GgufOutline): GgufHead {
   const offsets: number[] = [];
   let dataBytes = 0;
   for (const tensor of tensors.values()) {
+    const sizeBytes = sizeOf(tensor);
     writeDescriptor(out, tensor, dataBytes);
     offsets.push(dataBytes);
-    dataBytes = alignUp(dataBytes + sizeOf(tensor), alignment);
+    dataBytes = alignUp(dataBytes + sizeBytes, alignment);
   }
   out.padTo(alignment);
   const bytes = out.finish();
@@ -124,9 +125,10 @@ function sizeOf(tensor: TensorDescriptor): number {
     throw new OptionError(`tensor ${quote(name)} has the unknown dtype ${describeValue(dtype)}; use one of ${known}`);
   }
   const { blockElements, blockBytes } = BLOCK_FORMATS[dtype];
+  const areDimensions = Array.isArray(shape) && shape.every((n) => Number.isSafeInteger(n) && n >= 1);
+  if (!areDimensions || shape.length > 4) throw misfit(tensor);
   const nElements = shape.reduce((product, dimension) => product * dimension, 1);
-  const fits = shape.length <= 4 && nElements > 0 && (shape.at(-1) ?? 1) % blockElements === 0;
-  if (!fits) throw misfit(tensor);
+  if (!Number.isSafeInteger(nElements) || (shape.at(-1) ?? 1) % blockElements !== 0) throw misfit(tensor);
   return (nElements / blockElements) * blockBytes;
 }
 
@@ -159,7 +161,8 @@ function writeEntry(out: ByteWriter, entry: MetadataEntry, key: string): void {
 }
 
 function writeArray(out: ByteWriter, entry: ArrayEntry, key: string): void {
-  if (typeof entry?.value?.length !== 'number') throw mismatch(key, 'an array', entry?.value);
+  if (typeof entry?.value !== 'object' || typeof entry.value?.length !== 'number')
+    throw mismatch(key, 'an array', entry?.value);
   const { elementType } = entry;
   writeType(out, elementType, key);
   out.number('u64', entry.value.length);

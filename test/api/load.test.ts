@@ -170,7 +170,11 @@ describe('loadModel', () => {
     test(`says what is wrong with a URL, thread: ${thread}`, async () => {
       const ftp = { name: 'UnsupportedError', code: 'UNSUPPORTED_FEATURE', message: /ftp: URLs .* fetch it/ };
       await assert.rejects(loadModel('ftp://example.com/model.gguf', { thread }), ftp);
-      const missing = { name: 'SmallMindError', code: 'FILE_NOT_FOUND', message: /none\.gguf: no such file \(HTTP 404/ };
+      const missing = {
+        name: 'SmallMindError',
+        code: 'FILE_NOT_FOUND',
+        message: /none\.gguf: no such file \(HTTP 404/,
+      };
       await assert.rejects(loadModel(new URL('none.gguf', server.url), { thread }), missing);
     });
 

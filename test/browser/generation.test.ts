@@ -39,7 +39,7 @@ for (const isolated of [true, false]) {
   describe(`a page that is ${isolated ? 'isolated' : 'not isolated'}`, { skip }, () => {
     let chromium: ChromiumPage;
     before(async () => {
-      chromium = await openPage({ isolated, files: FILES });
+      chromium = await openPage({ isolated, files: FILES, modules: { smallmindGguf: '/dist/gguf.js' } });
     });
     after(() => chromium?.[Symbol.asyncDispose]());
 
@@ -74,6 +74,15 @@ for (const isolated of [true, false]) {
         return rows;
       }, TOKENS);
       assert.deepEqual(logits, [expected, expected, expected, expected]);
+    });
+
+    test('reads the head of a file by its URL with smallmind/gguf, and a tensor', async () => {
+      const info = await chromium.page.evaluate(async () => {
+        await using file = await smallmindGguf.readGguf(new URL('/q8.gguf', location.href));
+        const values = await file.readValues('output_norm.weight');
+        return [file.metadata.get('general.architecture'), file.tensors.size, values.length];
+      });
+      assert.deepEqual(info, ['llama', 48, 64]);
     });
 
     test('fails with typed errors, for a path and for a file that is cut off', async () => {

@@ -59,11 +59,7 @@ function pageOf(modules: Readonly<Record<string, string>>): string {
   return `${head}<script type="module">${lines.join('\n')}</script>`;
 }
 
-function sendFile(
-  request: IncomingMessage,
-  files: Readonly<Record<string, string>>,
-  response: ServerResponse,
-): void {
+function sendFile(request: IncomingMessage, files: Readonly<Record<string, string>>, response: ServerResponse): void {
   const { url = '/' } = request;
   const start = Object.keys(files).find((prefix) => url.startsWith(prefix));
   const path = start === undefined ? '' : files[start] + url.slice(start.length);

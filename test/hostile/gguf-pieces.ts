@@ -10,7 +10,8 @@ export const u64 = (value: number | bigint): Piece => {
 };
 export const u32 = (value: number): Piece => u64(value).subarray(0, 4);
 export const str = (text: string): Piece => Buffer.concat([u64(Buffer.byteLength(text)), Buffer.from(text)]);
-export const entry = (key: string, type: number, ...value: Piece[]): Piece => Buffer.concat([str(key), u32(type), ...value]);
+export const entry = (key: string, type: number, ...value: Piece[]): Piece =>
+  Buffer.concat([str(key), u32(type), ...value]);
 export const list = (elementType: number, length: number | bigint, ...elements: Piece[]): Piece =>
   Buffer.concat([u32(elementType), u64(length), ...elements]);
 export const tensor = (name: string, ne: (number | bigint)[], type: number, offset: number | bigint): Piece =>

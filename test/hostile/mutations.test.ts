@@ -1,6 +1,7 @@
-// Thousands of damaged files, each a function of its number (mutations.ts): what the reader makes of one is a typed error
-// or a file that holds what it says, and so it is for those who build on it, up to a model that generates. Each within a
-// second, all within 256 MB. SMALLMIND_MUTATIONS says how many, SMALLMIND_MUTATION_FIRST the number of the first.
+// Thousands of damaged files, each a function of its number (mutations.ts): what the reader makes of one is a typed
+// error or a file that holds what it says, and so it is for those who build on it, up to a model that generates. Each
+// within a second, all within 256 MB. SMALLMIND_MUTATIONS says how many, SMALLMIND_MUTATION_FIRST the number of the
+// first.
 
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
@@ -19,7 +20,7 @@ const MILLISECONDS_MAX = 1000;
 const GROWTH_BYTES_MAX = 256 * 2 ** 20;
 /** Of the mutants that can be read, every so many are also planned as a model, and of these every so many run. */
 const INSPECT_EVERY = 4;
-const LOAD_EVERY = 32;
+const LOAD_EVERY = 8;
 /** Tensors whose bytes are read and decoded, from the first on. */
 const DECODED_TENSORS = 3;
 
@@ -116,7 +117,10 @@ describe('a mutant is refused or read', () => {
       const ms = performance.now() - startMs;
       if (ms > slowest.ms) slowest = { ms, what };
       assert.ok(ms < MILLISECONDS_MAX, `${what} took ${ms} ms`);
-      assert.ok(peakBytes() - startBytes < GROWTH_BYTES_MAX, `${what}: ${(peakBytes() - startBytes) / 2 ** 20} MiB more`);
+      assert.ok(
+        peakBytes() - startBytes < GROWTH_BYTES_MAX,
+        `${what}: ${(peakBytes() - startBytes) / 2 ** 20} MiB more`,
+      );
     }
     t.diagnostic(`${JSON.stringify(counts)}; slowest ${slowest.ms.toFixed(0)} ms: ${slowest.what}`);
     t.diagnostic(`${((peakBytes() - startBytes) / 2 ** 20).toFixed(0)} MiB more at the peak`);

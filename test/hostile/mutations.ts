@@ -98,7 +98,9 @@ async function dissect(name: string, bytes: Buffer): Promise<SeedFile> {
 /** Mutant number `n` of these files. */
 export function makeMutant(seeds: readonly SeedFile[], n: number): Mutant {
   const dice = new Dice(n);
-  const chances = seeds.flatMap((seed) => Array<SeedFile>(seed.headEnd < LONG_HEAD_BYTES ? SHORT_HEAD_CHANCES : 1).fill(seed));
+  const chances = seeds.flatMap((seed) =>
+    Array<SeedFile>(seed.headEnd < LONG_HEAD_BYTES ? SHORT_HEAD_CHANCES : 1).fill(seed),
+  );
   const seed = dice.pick(chances);
   const [kind, mutate] = dice.pick(MUTATIONS);
   let bytes = mutate(seed, dice, seeds);
@@ -135,9 +137,21 @@ class Dice {
 type Mutate = (seed: SeedFile, dice: Dice, seeds: readonly SeedFile[]) => Buffer;
 
 /** Numbers at the edges of what fits somewhere. */
-const EDGES = [0n, 1n, 2n, 3n, 13n, 31n, 33n, 255n, 1n << 16n, (1n << 31n) - 1n, 1n << 31n, (1n << 32n) - 1n, 1n << 32n].concat(
-  [(1n << 53n) - 1n, 1n << 53n, 1n << 60n, (1n << 63n) - 1n, 1n << 63n, (1n << 64n) - 1n, (1n << 64n) - 32n],
-);
+const EDGES = [
+  0n,
+  1n,
+  2n,
+  3n,
+  13n,
+  31n,
+  33n,
+  255n,
+  1n << 16n,
+  (1n << 31n) - 1n,
+  1n << 31n,
+  (1n << 32n) - 1n,
+  1n << 32n,
+].concat([(1n << 53n) - 1n, 1n << 53n, 1n << 60n, (1n << 63n) - 1n, 1n << 63n, (1n << 64n) - 1n, (1n << 64n) - 32n]);
 
 /** Values that a key may not be ready for, with their types before them. */
 const VALUES: readonly Piece[] = [
