@@ -7,7 +7,7 @@ import { describe, test } from 'node:test';
 import { memorySource } from '../base/byte-source.ts';
 import type { ByteSource } from '../base/byte-source.ts';
 import { GgufError, SmallMindError, UnsupportedError } from '../base/errors.ts';
-import { ARRAY, F32, STRING, entry, file, list, str, tensor, u64, u8 } from '../../test/hostile/gguf-pieces.ts';
+import { ARRAY, BOOL, F32, STRING, entry, file, list, str, tensor, u64, u8 } from '../../test/hostile/gguf-pieces.ts';
 import type { Piece } from '../../test/hostile/gguf-pieces.ts';
 import { MALFORMED, UNSUPPORTED, wellFormed } from '../../test/hostile/malformed-gguf.ts';
 import { needsShared, sharedPath } from '../../test/shared-data.ts';
@@ -73,6 +73,24 @@ describe('a file is refused', () => {
       assert.match(error.message, message);
     });
   }
+
+  test('at the count, and not later, where what it counts is one more than the file can hold', async () => {
+    for (const [elementType, bytesEach] of [
+      [0, 1],
+      [10, 8],
+      [BOOL, 1],
+      [STRING, 8],
+      [ARRAY, 12],
+    ] as const) {
+      const counting = (n: number) =>
+        file({ alignment: 1, entries: [entry('k', ARRAY, list(elementType, n, Buffer.alloc(3 * bytesEach)))] });
+      await readGguf(memorySource(counting(3)));
+      const error = await refusal(counting(4));
+      assert.equal(error.code, 'GGUF_TRUNCATED');
+      // Header 24, key 9, type 4, type of elements 4.
+      assert.equal(error.details['offsetBytes'], 41, error.message);
+    }
+  });
 
   test('wherever it is cut off', async () => {
     const gguf = await readGguf(memorySource(wellFormed));

@@ -4,7 +4,7 @@
 // Source: the GGUF specification (ggml, docs/gguf.md). Nothing of a hostile file is believed before it is checked.
 
 import type { ByteSource } from '../base/byte-source.ts';
-import { GgufError, SmallMindError, UnsupportedError } from '../base/errors.ts';
+import { GgufError, SmallMindError, UnsupportedError, assert } from '../base/errors.ts';
 import { Cursor, WindowTooShort } from './cursor.ts';
 import { GGUF_LIMITS } from './limits.ts';
 import type { GgufLimits } from './limits.ts';
@@ -54,6 +54,7 @@ async function readHead(source: ByteSource, limits: GgufLimits): Promise<Gguf> {
       return { ...parseHead(new Cursor(source, window, limits)), source };
     } catch (error) {
       if (!(error instanceof WindowTooShort)) throw error;
+      assert(window.length < source.sizeBytes, 'the window is the whole file');
       window = await widen(source, window, Math.max(2 * window.length, error.endBytes));
     }
   }
