@@ -57,7 +57,7 @@ export const PACKAGE_TABLE = {
 
 /** Folders that run in Node only; elsewhere `node:*` is for files named *.node.ts. */
 const NODE_FOLDERS = ['cli', 'server'];
-/** Besides the entry files, which may import `#platform`. */
+/** Besides the entry files, which may import `#platform` and `#files`. */
 const PLATFORM_FOLDERS = ['engine', 'backend'];
 
 /**
@@ -75,9 +75,9 @@ export function judgeImport(file, specifier) {
     const allowed = NODE_FOLDERS.includes(top) || from.endsWith('.node.ts');
     return allowed ? undefined : `only *.node.ts, ${NODE_FOLDERS.join('/ and ')}/ may import ${specifier}`;
   }
-  if (specifier === '#platform') {
+  if (specifier.startsWith('#')) {
     const allowed = top === '' || PLATFORM_FOLDERS.includes(top);
-    return allowed ? undefined : `only entry files, ${PLATFORM_FOLDERS.join('/ and ')}/ may import #platform`;
+    return allowed ? undefined : `only entry files, ${PLATFORM_FOLDERS.join('/ and ')}/ may import ${specifier}`;
   }
   const allowed = PACKAGE_TABLE[top] ?? [];
   if (allowed.some((name) => specifier === name || specifier.startsWith(`${name}/`))) return undefined;

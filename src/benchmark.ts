@@ -6,18 +6,16 @@ import { platform } from '#platform';
 import { measureComputeLimit } from './backend/wasm/compute-limit.ts';
 import { WasmExecutor } from './backend/wasm/executor.ts';
 import type { Executor } from './backend/executor.ts';
-import type { ByteSource } from './base/byte-source.ts';
 import type { DType } from './base/dtype.ts';
 import { assert } from './base/errors.ts';
 import { Random } from './base/random.ts';
 import { bytesReadAToken } from './convert/synthetic-model.ts';
 import { Graph } from './graph/tensor.ts';
-import { readGguf } from './gguf/reader.ts';
 import type { TensorDescriptor } from './gguf/writer.ts';
 import { LocalModel } from './local-model.ts';
 import { resolveGenerateOptions, resolveLoadOptions } from './options.ts';
 import type { LoadOptions, ModelInfo, ModelSource, ResolvedLoadOptions } from './options.ts';
-import { describeSource, openSource } from './source.ts';
+import { openHere } from './source.ts';
 
 export { syntheticModel } from './convert/synthetic-model.ts';
 
@@ -92,13 +90,15 @@ export class BenchmarkModel implements AsyncDisposable {
   static async load(source: ModelSource, options: LoadOptions = {}): Promise<BenchmarkModel> {
     const resolved = resolveLoadOptions(options);
     const { signal, onProgress } = options;
-    const posted = describeSource(source);
-    const opened = await openSource(posted, posted.kind === 'remote' ? (source as ByteSource) : undefined);
     const recorder = new Recorder();
-    const { tensors } = await readGguf(opened);
-    const hooks = { onProgress, isAborted: () => signal?.aborted ?? false, wrapExecutor: recorder.wrap.bind(recorder) };
-    const model = await LocalModel.load(opened, resolved, hooks);
-    return new BenchmarkModel(model, recorder, [...tensors.values()], resolved.kernels);
+    let tensors: readonly TensorDescriptor[] = [];
+    const model = await LocalModel.load(await openHere(source, signal), resolved, {
+      onProgress,
+      isAborted: () => signal?.aborted ?? false,
+      onHead: (gguf) => (tensors = [...gguf.tensors.values()]),
+      wrapExecutor: recorder.wrap.bind(recorder),
+    });
+    return new BenchmarkModel(model, recorder, tensors, resolved.kernels);
   }
 
   /** Random tokens for `nSeq` sequences. Every seed has other prompts, so that nothing is found in the cache. */

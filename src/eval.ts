@@ -1,12 +1,11 @@
 // The public API of evaluation: how well a model predicts a text.
 
-import type { ByteSource } from './base/byte-source.ts';
 import { measurePerplexity } from './eval/perplexity.ts';
 import type { PerplexityResult } from './eval/perplexity.ts';
 import { LocalModel } from './local-model.ts';
 import { requireText, resolveLoadOptions } from './options.ts';
 import type { LoadOptions, ModelSource } from './options.ts';
-import { describeSource, openSource } from './source.ts';
+import { openHere } from './source.ts';
 
 export type { PerplexityResult } from './eval/perplexity.ts';
 
@@ -38,9 +37,9 @@ export async function evaluatePerplexity(
   const { onProgress, signal, ...loadOptions } = options;
   const resolved = resolveLoadOptions(loadOptions);
   requireText('text', text);
-  const posted = describeSource(source);
-  const opened = await openSource(posted, posted.kind === 'remote' ? (source as ByteSource) : undefined);
-  const model = await LocalModel.load(opened, resolved, { isAborted: () => signal?.aborted ?? false });
+  const model = await LocalModel.load(await openHere(source, signal), resolved, {
+    isAborted: () => signal?.aborted ?? false,
+  });
   try {
     const nCtx = options.nCtx ?? Math.min(model.info.nCtx, N_CTX_DEFAULT_MAX);
     const scored = { tokenizer: model.tokenizer, logits: (tokens: readonly number[]) => model.logits(tokens, true) };

@@ -1,14 +1,13 @@
 // The public API: load a model, generate text with it.
 
 import { platform } from '#platform';
-import type { ByteSource } from './base/byte-source.ts';
 import { LocalModel } from './local-model.ts';
 import type { ModelHost } from './local-model.ts';
 import { Model } from './model.ts';
 import { resolveLoadOptions } from './options.ts';
 import type { LoadOptions, ModelSource, ResolvedLoadOptions } from './options.ts';
 import { RemoteModel } from './remote-model.ts';
-import { abortable, describeSource, openSource } from './source.ts';
+import { describeSource, openHere } from './source.ts';
 
 export { SmallMindError, GgufError, OptionError, ShapeError, UnsupportedError } from './base/errors.ts';
 export type { ErrorCode, ErrorDetails } from './base/errors.ts';
@@ -46,8 +45,9 @@ export function enableWideVectors(): boolean {
 
 /**
  * Loads a GGUF model.
- * @param source  a path or `file:` URL (Node), a Blob or File, the file's bytes, or any `ByteSource`. Bytes are copied
- *   to the worker; a ByteSource is read from here, and closed.
+ * @param source  a path or `file:` URL (Node), an `http(s):` URL whose server answers Range requests, a Blob or File,
+ *   the file's bytes, or any `ByteSource`. Bytes are copied to the worker; a ByteSource is read from here, and closed.
+ *   Of a model that is split over files (`NAME-00001-of-00003.gguf`) give the path or URL of the first.
  * @throws {GgufError} for a damaged file, {UnsupportedError} for one that this version cannot run,
  *   {SmallMindError} FILE_NOT_FOUND, FILE_UNREADABLE, OUT_OF_MEMORY, {OptionError} for a bad option
  * @example
@@ -73,11 +73,12 @@ async function loadHost(
   resolved: ResolvedLoadOptions,
   { signal, onProgress, thread = 'worker' }: LoadOptions,
 ): Promise<ModelHost> {
-  const posted = describeSource(source);
-  const remote = posted.kind === 'remote' ? abortable(source as ByteSource, signal) : undefined;
+  if (thread === 'inline') {
+    const isAborted = (): boolean => signal?.aborted ?? false;
+    return LocalModel.load(await openHere(source, signal), resolved, { onProgress, isAborted });
+  }
+  const { posted, remote } = describeSource(source, signal);
   if (signal?.aborted) await remote?.close();
   signal?.throwIfAborted();
-  if (thread === 'worker') return RemoteModel.load(posted, remote, resolved, { onProgress, signal });
-  const isAborted = (): boolean => signal?.aborted ?? false;
-  return LocalModel.load(await openSource(posted, remote), resolved, { onProgress, isAborted });
+  return RemoteModel.load(posted, remote, resolved, { onProgress, signal });
 }

@@ -5,7 +5,6 @@ import { layOutMemory, leafBytes } from './backend/wasm/memory.ts';
 import { planForWasm } from './backend/wasm/executor.ts';
 import { chooseVariant } from './backend/wasm/probe.ts';
 import { kernelsOf } from './backend/wasm/kernels/table.ts';
-import type { ByteSource } from './base/byte-source.ts';
 import { SmallMindError } from './base/errors.ts';
 import type { ErrorCode } from './base/errors.ts';
 import type { Program } from './graph/plan.ts';
@@ -16,7 +15,7 @@ import type { MetadataEntry } from './gguf/value-types.ts';
 import { countParameters, prepareModel } from './local-model.ts';
 import { resolveLoadOptions } from './options.ts';
 import type { LoadOptions, ModelSource, ResolvedLoadOptions } from './options.ts';
-import { describeSource, openSource } from './source.ts';
+import { openHere } from './source.ts';
 
 /** Integers beyond ±(2^53 - 1) are given as decimal text, so that everything here can be written as JSON. */
 export type MetadataValue = string | number | boolean | readonly MetadataValue[];
@@ -34,7 +33,7 @@ export interface TensorSummary {
   /** Rows first, columns last. */
   readonly shape: readonly number[];
   readonly sizeBytes: number;
-  /** From the start of the file. */
+  /** From the start of the file; in a model that is split, of all files one after the other. */
   readonly offsetBytes: number;
 }
 
@@ -53,6 +52,7 @@ export interface MemoryNeeds {
 
 export interface ModelFileInfo {
   readonly source: string;
+  /** Of a model that is split: of all files. */
   readonly sizeBytes: number;
   readonly ggufVersion: number;
   readonly alignment: number;
@@ -79,10 +79,10 @@ export interface ModelFileInfo {
  */
 export async function inspectModel(source: ModelSource, options: LoadOptions = {}): Promise<ModelFileInfo> {
   const resolved = resolveLoadOptions(options);
-  const posted = describeSource(source);
-  const opened = await openSource(posted, posted.kind === 'remote' ? (source as ByteSource) : undefined);
+  let opened = await openHere(source, options.signal);
   try {
     const gguf = await readGguf(opened);
+    opened = gguf.source;
     return { ...describeHead(gguf), ...planMemory(gguf, resolved) };
   } finally {
     await opened.close();

@@ -62,6 +62,8 @@ export interface LoadHooks {
    * costs a kilobyte of heap.
    */
   readonly pause?: () => Promise<void> | undefined;
+  /** For benchmarks: what the file's head says. */
+  readonly onHead?: (gguf: Gguf) => void;
   /** For benchmarks: what stands in the executor's place. */
   readonly wrapExecutor?: (executor: Executor) => Executor;
 }
@@ -98,8 +100,11 @@ export class LocalModel implements ModelHost {
   /** Loads a model and closes the source, whatever happens. */
   static async load(source: ByteSource, options: ResolvedLoadOptions, hooks: LoadHooks = {}): Promise<LocalModel> {
     const startMs = performance.now();
+    let opened = source;
     try {
       const gguf = await readGguf(source);
+      opened = gguf.source;
+      hooks.onHead?.(gguf);
       const prepared = prepareModel(gguf, options);
       const { definition, tokenizer, limits } = prepared;
       const created = await createExecutor(gguf, prepared, options, hooks);
@@ -108,7 +113,7 @@ export class LocalModel implements ModelHost {
       const info = describe(gguf, definition, executor, limits, performance.now() - startMs);
       return new LocalModel(info, tokenizer, executor, engine, hooks);
     } finally {
-      await source.close();
+      await opened.close();
     }
   }
 

@@ -12,7 +12,10 @@ import type { EncodeOptions } from './tokenizer/tokenizer.ts';
 
 export type { FinishReason };
 
-/** Where a model comes from: a path or `file:` URL (Node), a Blob or File, bytes, or any random-access source. */
+/**
+ * Where a model comes from: a path or `file:` URL (Node), an `http(s):` URL whose server answers Range requests, a Blob
+ * or File, bytes, or any random-access source.
+ */
 export type ModelSource = string | URL | Blob | ArrayBuffer | Uint8Array | ByteSource;
 
 /** `auto` probes the engine; `reference` is the slow float64 oracle. */

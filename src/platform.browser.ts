@@ -1,7 +1,5 @@
-// The browser half of the platform: Web Workers, isolation, cores. Files come as Blob or by URL, never by path.
+// The browser half of the platform: Web Workers, isolation, cores.
 
-import type { ByteSource } from './base/byte-source.ts';
-import { UnsupportedError } from './base/errors.ts';
 import type { Cores, ParentPort, Platform, WorkerHandle } from './base/platform.ts';
 
 /** The parts of a worker's global scope that are used here; lib.dom describes the page's. */
@@ -13,13 +11,6 @@ interface WorkerScope {
 
 const scope = globalThis as unknown as WorkerScope;
 const isPage = scope.document !== undefined;
-
-async function openFile(path: string): Promise<ByteSource> {
-  throw new UnsupportedError(
-    'UNSUPPORTED_FEATURE',
-    `a browser cannot open the path "${path}"; give a File, Blob or URL`,
-  );
-}
 
 function handleOf(worker: Worker): WorkerHandle {
   return {
@@ -65,7 +56,6 @@ export const platform: Platform = {
   enableWideVectors: () => false,
   hasWideVectors: () => false,
   memoryBytes: () => undefined,
-  openFile,
   yieldToEvents,
   spawnEngineWorker: () => handleOf(new Worker(new URL('./worker.ts', import.meta.url), { type: 'module' })),
   spawnPoolThread: () =>

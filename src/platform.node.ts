@@ -1,53 +1,10 @@
-// The Node half of the platform (also Bun and Deno): files and worker_threads.
+// The Node half of the platform (also Bun and Deno): worker_threads, cores, V8.
 
-import { open } from 'node:fs/promises';
 import { totalmem } from 'node:os';
-import { fileURLToPath } from 'node:url';
 import { setFlagsFromString } from 'node:v8';
 import { Worker, parentPort, workerData } from 'node:worker_threads';
-import { truncatedError } from './base/byte-source.ts';
-import type { ByteSource } from './base/byte-source.ts';
-import { SmallMindError } from './base/errors.ts';
 import type { Platform, WorkerHandle } from './base/platform.ts';
 import { countCores } from './cores.node.ts';
-
-/** @throws {SmallMindError} FILE_NOT_FOUND, FILE_UNREADABLE */
-async function openFile(location: string): Promise<ByteSource> {
-  const path = location.startsWith('file:') ? fileURLToPath(location) : location;
-  const handle = await open(path, 'r').catch((error: NodeJS.ErrnoException) => {
-    throw openError(path, error);
-  });
-  const stat = await handle.stat();
-  if (!stat.isFile()) {
-    await handle.close();
-    const kind = stat.isDirectory() ? 'a directory' : 'not a regular file';
-    throw new SmallMindError('FILE_UNREADABLE', `${path} is ${kind}; give the path of a .gguf file`, { path });
-  }
-  const source: ByteSource = {
-    name: path,
-    sizeBytes: stat.size,
-    async read(offsetBytes, target) {
-      for (let done = 0; done < target.length;) {
-        const { bytesRead } = await handle.read(target, done, target.length - done, offsetBytes + done);
-        if (bytesRead === 0) throw truncatedError(source, 'a read', offsetBytes + target.length);
-        done += bytesRead;
-      }
-    },
-    close: () => handle.close(),
-  };
-  return source;
-}
-
-function openError(path: string, error: NodeJS.ErrnoException): SmallMindError {
-  const details = { path };
-  if (error.code === 'ENOENT') {
-    return new SmallMindError('FILE_NOT_FOUND', `${path}: no such file; check the path`, details, { cause: error });
-  }
-  if (error.code === 'EACCES' || error.code === 'EPERM') {
-    return new SmallMindError('FILE_UNREADABLE', `${path}: permission denied`, details, { cause: error });
-  }
-  return new SmallMindError('FILE_UNREADABLE', `${path}: ${error.message}`, details, { cause: error });
-}
 
 function describeEngine(): string {
   const { bun, deno, node, v8 } = process.versions as Record<string, string | undefined>;
@@ -126,7 +83,6 @@ export const platform: Platform = {
   enableWideVectors,
   hasWideVectors: () => hasWideVectors,
   memoryBytes: () => totalmem(),
-  openFile,
   yieldToEvents: () => new Promise((resolve) => setImmediate(resolve)),
   spawnEngineWorker: () => spawn(new URL('./worker.ts', import.meta.url)),
   spawnPoolThread: () => spawn(new URL('./backend/wasm/pool-thread.ts', import.meta.url)),

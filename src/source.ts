@@ -1,37 +1,50 @@
 // From what users give as a model's source to a ByteSource, here or in the worker.
 
-import { platform } from '#platform';
+import { openFile } from '#files';
 import { blobSource, memorySource } from './base/byte-source.ts';
 import type { ByteSource } from './base/byte-source.ts';
 import { describeValue } from './base/describe-value.ts';
 import { OptionError, UnsupportedError } from './base/errors.ts';
+import { openHttp } from './base/http-source.ts';
 import type { ModelSource } from './options.ts';
 import type { PostedSource } from './worker-protocol.ts';
 
 const isByteSource = (source: object): source is ByteSource =>
   'read' in source && typeof source.read === 'function' && 'sizeBytes' in source;
 
+/** A source in a form that can be posted, and what it is read from where it has to stay in this thread. */
+export interface DescribedSource {
+  readonly posted: PostedSource;
+  readonly remote?: ByteSource;
+}
+
 /**
- * The source in a form that can be posted.
- * @throws {OptionError} for what is no source, {UnsupportedError} for a URL that cannot be read yet
+ * @param signal  ends the reads of a ByteSource
+ * @throws {OptionError} for what is no source, {UnsupportedError} for a URL that is neither of a file nor of a server
  */
-export function describeSource(source: ModelSource): PostedSource {
+export function describeSource(source: ModelSource, signal?: AbortSignal): DescribedSource {
+  if (typeof source === 'object' && source !== null && isByteSource(source)) {
+    const { name, sizeBytes } = source;
+    return { posted: { kind: 'remote', name, sizeBytes }, remote: abortable(source, signal) };
+  }
+  return { posted: describeValueSource(source) };
+}
+
+function describeValueSource(source: Exclude<ModelSource, ByteSource>): PostedSource {
   if (typeof source === 'string' || source instanceof URL) return describeLocation(String(source));
   if (source instanceof Uint8Array) return { kind: 'bytes', bytes: source, name: 'memory' };
   if (source instanceof ArrayBuffer) return { kind: 'bytes', bytes: new Uint8Array(source), name: 'memory' };
   if (typeof Blob !== 'undefined' && source instanceof Blob) {
     return { kind: 'blob', blob: source, name: 'name' in source ? String(source.name) : 'blob' };
   }
-  if (typeof source === 'object' && source !== null && isByteSource(source)) {
-    return { kind: 'remote', name: source.name, sizeBytes: source.sizeBytes };
-  }
-  const expected = 'a path, a file: URL, a Blob, an ArrayBuffer or a ByteSource';
+  const expected = 'a path, a URL, a Blob, an ArrayBuffer or a ByteSource';
   throw new OptionError(`"source" expected ${expected}, got ${describeValue(source)}`, { option: 'source' });
 }
 
 /** A source whose reads end when `signal` aborts, even one that its own source would never end. */
-export function abortable(source: ByteSource, signal: AbortSignal | undefined): ByteSource {
+function abortable(source: ByteSource, signal: AbortSignal | undefined): ByteSource {
   if (!signal) return source;
+  const openSibling = async (name: string): Promise<ByteSource> => abortable(await source.openSibling!(name), signal);
   return {
     name: source.name,
     sizeBytes: source.sizeBytes,
@@ -43,6 +56,7 @@ export function abortable(source: ByteSource, signal: AbortSignal | undefined): 
         const done = source.read(offsetBytes, target);
         void done.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
       }),
+    ...(source.openSibling ? { openSibling } : {}),
     close: () => source.close(),
   };
 }
@@ -50,17 +64,27 @@ export function abortable(source: ByteSource, signal: AbortSignal | undefined): 
 function describeLocation(location: string): PostedSource {
   const scheme = /^([a-z][a-z0-9+.-]+):/i.exec(location)?.[1]?.toLowerCase();
   if (scheme === undefined || scheme === 'file') return { kind: 'file', path: location };
+  if (scheme === 'http' || scheme === 'https') return { kind: 'http', url: location };
   throw new UnsupportedError(
     'UNSUPPORTED_FEATURE',
-    `"source": ${scheme}: URLs are not read yet; fetch it and give the bytes, e.g. await (await fetch(url)).arrayBuffer()`,
+    `"source": ${scheme}: URLs are not read; fetch it and give the bytes, e.g. await (await fetch(url)).arrayBuffer()`,
   );
 }
 
-/** @param remote  reads a source of kind `remote` */
-export async function openSource(source: PostedSource, remote: ByteSource | undefined): Promise<ByteSource> {
+/**
+ * @param remote  reads a source of kind `remote`
+ * @param signal  ends what may take long: requests
+ */
+export async function openSource(
+  source: PostedSource,
+  remote: ByteSource | undefined,
+  signal?: AbortSignal,
+): Promise<ByteSource> {
   switch (source.kind) {
     case 'file':
-      return platform.openFile(source.path);
+      return openFile(source.path);
+    case 'http':
+      return openHttp(source.url, { signal });
     case 'bytes':
       return memorySource(source.bytes, source.name);
     case 'blob':
@@ -68,4 +92,12 @@ export async function openSource(source: PostedSource, remote: ByteSource | unde
     case 'remote':
       return remote!;
   }
+}
+
+/** Opens a source in this thread. @throws as `describeSource` and opening do, or the signal's reason */
+export async function openHere(source: ModelSource, signal?: AbortSignal): Promise<ByteSource> {
+  const { posted, remote } = describeSource(source, signal);
+  if (signal?.aborted) await remote?.close();
+  signal?.throwIfAborted();
+  return openSource(posted, remote, signal);
 }

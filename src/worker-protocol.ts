@@ -15,6 +15,7 @@ import type { EncodeOptions } from './tokenizer/tokenizer.ts';
 /** A source as it can be posted; `remote` is read through `read` messages. */
 export type PostedSource =
   | { readonly kind: 'file'; readonly path: string }
+  | { readonly kind: 'http'; readonly url: string }
   | { readonly kind: 'bytes'; readonly bytes: Uint8Array; readonly name: string }
   | { readonly kind: 'blob'; readonly blob: Blob; readonly name: string }
   | { readonly kind: 'remote'; readonly name: string; readonly sizeBytes: number };

@@ -26,18 +26,17 @@ type Handlers = { [T in RequestType]: (id: number, args: Requests[T]['args']) =>
 
 const handlers: Handlers = {
   async load(id, { source, options }) {
-    let isAborted = false;
-    aborts.set(id, () => (isAborted = true));
-    const opened = await openSource(source, remoteSource(id, source));
+    const abort = new AbortController();
+    const { signal } = abort;
+    aborts.set(id, () => abort.abort(new SmallMindError('MODEL_CLOSED', 'loading was aborted')));
+    const opened = await openSource(source, remoteSource(id, source), signal);
     const model = await LocalModel.load(opened, options, {
       onProgress: (progress) => send({ id, type: 'progress', progress }),
-      isAborted: () => isAborted,
+      isAborted: () => signal.aborted,
       pause,
     });
-    if (isAborted) {
-      await model.close();
-      throw new SmallMindError('MODEL_CLOSED', 'loading was aborted');
-    }
+    if (signal.aborted) await model.close();
+    signal.throwIfAborted();
     const number = nextModel++;
     models.set(number, model);
     return { model: number, info: model.info };

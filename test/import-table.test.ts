@@ -71,6 +71,7 @@ const FORBIDDEN: readonly [file: string, specifier: string][] = [
   ['src/index.ts', 'node:fs'],
   ['src/platform.browser.ts', 'node:fs'],
   ['src/graph/plan.ts', '#platform'],
+  ['src/gguf/reader.ts', '#files'],
   ['src/engine/engine.ts', 'commander'],
   ['src/index.ts', 'commander'],
 ];
@@ -85,6 +86,7 @@ const ALLOWED: readonly [file: string, specifier: string][] = [
   ['src/backend/reference/executor.ts', '../../graph/operations.ts'],
   ['src/backend/reference/executor.ts', '../executor.ts'],
   ['src/engine/engine.ts', '#platform'],
+  ['src/source.ts', '#files'],
   ['src/index.ts', './engine/engine.ts'],
   ['src/worker.ts', './index.ts'],
   ['src/cli/run.ts', '../index.ts'],

@@ -105,10 +105,12 @@ describe('the packed package', { skip }, () => {
   });
 
   for (const [name, path] of Object.entries(NODES_BY_NAME)) {
-    test(`imports under ${name}`, () => {
-      const program = `const api = await import('smallmind'); console.log(Object.keys(api).length > 0);`;
-      assert.equal(runOk(nodeOf(path), ['--input-type=module', '-e', program], project), 'true\n');
-    });
+    for (const entry of ['', '/training', '/eval', '/gguf', '/stories']) {
+      test(`imports smallmind${entry} under ${name}`, () => {
+        const program = `const api = await import('smallmind${entry}'); console.log(Object.keys(api).length > 0);`;
+        assert.equal(runOk(nodeOf(path), ['--input-type=module', '-e', program], project), 'true\n');
+      });
+    }
 
     test(`the command tells its version and its use under ${name}`, () => {
       const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string };

@@ -1,4 +1,4 @@
-// A ByteSource is anything random-access that a model can be read from: a file, memory, later a Blob or an HTTP range.
+// A ByteSource is anything random-access that a model can be read from: a file, memory, a Blob, a URL (http-source.ts).
 // Readers ask for what they need; nobody reads a whole file by accident.
 
 import { GgufError } from './errors.ts';
@@ -13,6 +13,11 @@ export interface ByteSource {
    * @throws {GgufError} GGUF_TRUNCATED when the source ends before.
    */
   read(offsetBytes: number, target: Uint8Array): Promise<void>;
+  /**
+   * Opens what has another name in the same place: a file by its path, a URL. For models that are split over files.
+   * @throws {SmallMindError} FILE_NOT_FOUND, FILE_UNREADABLE
+   */
+  openSibling?(name: string): Promise<ByteSource>;
   /** Reads that are still under way then may fail: nobody waits for them. */
   close(): Promise<void>;
 }

@@ -1,8 +1,6 @@
 // What the engine needs from the place where it runs. The two halves, platform.node.ts and platform.browser.ts, satisfy
 // this; package.json's `imports` chooses one as `#platform`.
 
-import type { ByteSource } from './byte-source.ts';
-
 /** A worker as both halves offer it: structured-clone messages both ways. */
 export interface WorkerHandle {
   post(message: unknown): void;
@@ -45,8 +43,6 @@ export interface Platform {
   hasWideVectors(): boolean;
   /** Bytes of memory this machine has, or `undefined` where that is not told. */
   memoryBytes(): number | undefined;
-  /** Opens a path or `file:` URL. */
-  openFile(path: string): Promise<ByteSource>;
   /** Lets queued messages and timers run, without the delay of a timer. */
   yieldToEvents(): Promise<void>;
   spawnEngineWorker(): WorkerHandle;

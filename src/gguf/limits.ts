@@ -7,6 +7,8 @@ export interface GgufLimits {
   readonly metadataCount: number;
   /** Tensors. The largest models have some thousands, with every expert stored apart some ten thousand. */
   readonly tensorCount: number;
+  /** Files that a model is split over. Real ones have up to some hundred. */
+  readonly splitCount: number;
   /** UTF-8 bytes of a metadata key: the limit of the specification. */
   readonly keyBytes: number;
   /** UTF-8 bytes of a tensor name. The specification says 64; image models in circulation go to 128. */
@@ -28,6 +30,7 @@ export interface GgufLimits {
 export const GGUF_LIMITS: GgufLimits = {
   metadataCount: 65_536,
   tensorCount: 65_536,
+  splitCount: 1024,
   keyBytes: 65_535,
   tensorNameBytes: 128,
   stringBytes: 64 * 2 ** 20,

@@ -4,13 +4,14 @@
 // Source: the GGUF specification (ggml, docs/gguf.md). Nothing of a hostile file is believed before it is checked.
 
 import type { ByteSource } from '../base/byte-source.ts';
-import { GgufError, SmallMindError, UnsupportedError } from '../base/errors.ts';
+import { GgufError, SmallMindError, UnsupportedError, assert } from '../base/errors.ts';
 import { Cursor, WindowTooShort } from './cursor.ts';
 import { GGUF_LIMITS } from './limits.ts';
 import type { GgufLimits } from './limits.ts';
 import { METADATA_ENTRY_BYTES_MIN, readMetadata } from './metadata-reader.ts';
 import { quote } from './metadata.ts';
 import type { Metadata } from './metadata.ts';
+import { joinParts } from './split.ts';
 import { readTensorInfos, TENSOR_INFO_BYTES_MIN } from './tensor-reader.ts';
 import type { TensorInfo } from './tensor-reader.ts';
 
@@ -24,27 +25,36 @@ export interface Gguf {
   readonly tensors: ReadonlyMap<string, TensorInfo>;
   /** Where tensor data starts; beyond the end of a file that has no tensors and no padding. */
   readonly dataOffsetBytes: number;
+  /** What tensors are read from: the file, or all parts one after the other. */
   readonly source: ByteSource;
 }
 
 const FIRST_WINDOW_BYTES = 64 * 1024;
 
 /**
- * Reads metadata and tensor descriptors; the source stays open and belongs to the caller.
+ * Reads metadata and tensor descriptors, of a model that is split those of all its parts. On success it is the source
+ * of the result that the caller has to close, else the one that was given.
  * @param limits  replaces single limits of `GGUF_LIMITS`
- * @throws {GgufError} GGUF_TRUNCATED, GGUF_INVALID or GGUF_LIMIT, with source, field and offset in message and details
+ * @throws {GgufError} GGUF_TRUNCATED, GGUF_INVALID or GGUF_LIMIT, with source, field and offset in message and details;
+ *   GGUF_MISSING for a part that is not there
  * @throws {UnsupportedError} UNSUPPORTED_FEATURE for big-endian files and versions other than 2 and 3
  */
 export async function readGguf(source: ByteSource, limits: Partial<GgufLimits> = {}): Promise<Gguf> {
   const allLimits = { ...GGUF_LIMITS, ...limits };
+  return joinParts(await readHead(source, allLimits), allLimits, (part) => readHead(part, allLimits));
+}
+
+/** Reads one file. */
+async function readHead(source: ByteSource, limits: GgufLimits): Promise<Gguf> {
   let window = await widen(source, new Uint8Array(0), FIRST_WINDOW_BYTES);
   // Parsing again from the start keeps the parser synchronous and free of states. The window doubles at least, so all
   // attempts together cost at most twice the last one, and each byte is read from the source once.
   for (;;) {
     try {
-      return { ...parseHead(new Cursor(source, window, allLimits)), source };
+      return { ...parseHead(new Cursor(source, window, limits)), source };
     } catch (error) {
       if (!(error instanceof WindowTooShort)) throw error;
+      assert(window.length < source.sizeBytes, 'the window is the whole file');
       window = await widen(source, window, Math.max(2 * window.length, error.endBytes));
     }
   }

@@ -11,7 +11,7 @@ export interface TensorInfo {
   readonly dtype: DType;
   /** Row-major, columns (the elements that lie side by side) last: GGUF's `ne` reversed. Empty for a scalar. */
   readonly shape: readonly number[];
-  /** From the start of the file. */
+  /** From the start of the file; in a model that is split, of all files one after the other. */
   readonly offsetBytes: number;
   readonly sizeBytes: number;
 }

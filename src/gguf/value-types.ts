@@ -37,7 +37,7 @@ export type ArrayEntry =
   | { readonly type: 'array'; readonly elementType: 'string'; readonly value: readonly string[] }
   | { readonly type: 'array'; readonly elementType: 'array'; readonly value: readonly ArrayEntry[] };
 
-type BigIntList = ArrayLike<bigint> & Iterable<bigint>;
+export type BigIntList = ArrayLike<bigint> & Iterable<bigint>;
 
 interface NumberFormat {
   readonly bytes: number;

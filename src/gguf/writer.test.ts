@@ -60,6 +60,42 @@ describe('the writer refuses', () => {
     });
   }
 
+  for (const [what, entry] of [
+    ['a value without its type', 5],
+    ['nothing', undefined],
+    ['an unknown type', { type: 'u128', value: 1 }],
+    ['an unknown type of elements', { type: 'array', elementType: 'u128', value: [] }],
+    ['a number as a string', { type: 'string', value: 5 }],
+    ['a string as a number', { type: 'f32', value: '5' }],
+    ['a number as a boolean', { type: 'bool', value: 1 }],
+    ['a string as an array', { type: 'array', elementType: 'string', value: 'ab' }],
+    ['a number as an array', { type: 'array', elementType: 'u8', value: 5 }],
+    ['a string among numbers', { type: 'array', elementType: 'f64', value: [1, '2'] }],
+    ['a number among arrays', { type: 'array', elementType: 'array', value: [5] }],
+  ] as const) {
+    test(`${what}, which only a compiler would otherwise`, () => {
+      const metadata = [['k', entry as unknown as MetadataEntry]] as const;
+      assert.throws(() => writeGguf({ metadata, tensors: [] }), { code: 'INVALID_OPTION', message: /metadata "k"/ });
+    });
+  }
+
+  test('a dtype that there is not', () => {
+    const tensor = { ...pair, dtype: 'toString' as 'F32' };
+    assert.throws(() => writeGguf({ metadata: [], tensors: [tensor] }), {
+      code: 'INVALID_OPTION',
+      message: /toString/,
+    });
+  });
+
+  test('names that the reader would refuse for their length', () => {
+    const entry: MetadataEntry = { type: 'u8', value: 1 };
+    const write = (key: string, name: string) => () =>
+      writeGguf({ metadata: [[key, entry]], tensors: [{ ...pair, name }] });
+    write('k'.repeat(65_535), 'é'.repeat(64))();
+    assert.throws(write('k'.repeat(65_536), 'a'), { code: 'INVALID_OPTION', message: /65535 bytes/ });
+    assert.throws(write('k', `${'é'.repeat(64)}a`), { code: 'INVALID_OPTION', message: /128 bytes/ });
+  });
+
   test('an alignment that is no power of two', () => {
     for (const alignment of [0, 24, -32, 2.5]) {
       assert.throws(() => writeGguf({ metadata: [], tensors: [], alignment }), OptionError);
@@ -72,6 +108,11 @@ describe('the writer refuses', () => {
     ['parts of a block', { dtype: 'Q8_0', shape: [2, 16], bytes: new Uint8Array(34) }],
     ['five dimensions', { shape: [1, 1, 1, 1, 2] }],
     ['no elements', { shape: [0], bytes: new Uint8Array(0) }],
+    ['no shape', { shape: 2 as unknown as number[] }],
+    ['half a row', { shape: [0.5, 4] }],
+    ['dimensions below zero', { shape: [-1, -2] }],
+    ['more elements than can be counted', { shape: [2 ** 30, 2 ** 30] }],
+    ['no bytes', { bytes: undefined as unknown as Uint8Array }],
   ] as const) {
     test(`a tensor with ${why}`, () => {
       assert.throws(() => writeGguf({ metadata: [], tensors: [{ ...pair, ...change }] }), ShapeError);

@@ -3,7 +3,9 @@
 
 import { BLOCK_FORMATS } from '../base/dtype.ts';
 import type { DType } from '../base/dtype.ts';
+import { describeValue } from '../base/describe-value.ts';
 import { OptionError, ShapeError } from '../base/errors.ts';
+import { GGUF_LIMITS } from './limits.ts';
 import { ALIGNMENT_KEY, DEFAULT_ALIGNMENT, isAlignment } from './metadata-reader.ts';
 import { quote } from './metadata.ts';
 import { alignUp } from './tensor-reader.ts';
@@ -46,7 +48,8 @@ export interface GgufHead {
 
 /**
  * The bytes of a GGUF file.
- * @throws {OptionError} for a key or name given twice, a number that its type cannot hold, an impossible alignment
+ * @throws {OptionError} for a key or name given twice or too long, a value that is not of its type, an unknown type or
+ *   dtype, an impossible alignment
  * @throws {ShapeError} for a tensor whose bytes do not fit its shape and dtype
  */
 export function writeGguf(content: GgufContent): Uint8Array<ArrayBuffer> {
@@ -54,7 +57,7 @@ export function writeGguf(content: GgufContent): Uint8Array<ArrayBuffer> {
   const file = new Uint8Array(sizeBytes);
   file.set(bytes);
   content.tensors.forEach((tensor, i) => {
-    if (tensor.bytes.length !== sizeOf(tensor)) throw misfit(tensor, ` in ${tensor.bytes.length} bytes`);
+    if (tensor.bytes?.length !== sizeOf(tensor)) throw misfit(tensor, ` in ${tensor.bytes?.length} bytes`);
     file.set(tensor.bytes, offsetsBytes[i]!);
   });
   return file;
@@ -65,12 +68,13 @@ export function writeGguf(content: GgufContent): Uint8Array<ArrayBuffer> {
  * @throws as `writeGguf` does
  */
 export function writeGgufHead(outline: GgufOutline): GgufHead {
-  const entries = uniqueByName('metadata key', outline.metadata);
+  const entries = uniqueByName('metadata key', 'keyBytes', outline.metadata);
   if (outline.alignment !== undefined) entries.set(ALIGNMENT_KEY, { type: 'u32', value: outline.alignment });
   const alignment = entries.get(ALIGNMENT_KEY)?.value ?? DEFAULT_ALIGNMENT;
   if (!isAlignment(alignment)) throw new OptionError(`"alignment" expected a power of two, got ${String(alignment)}`);
   const tensors = uniqueByName(
     'tensor',
+    'tensorNameBytes',
     outline.tensors.map((tensor) => [tensor.name, tensor] as const),
   );
 
@@ -81,25 +85,33 @@ export function writeGgufHead(outline: GgufOutline): GgufHead {
   out.number('u64', entries.size);
   for (const [key, entry] of entries) {
     out.string(key);
-    out.type(entry.type);
-    writeValue(out, entry, key);
+    writeEntry(out, entry, key);
   }
   const offsets: number[] = [];
   let dataBytes = 0;
   for (const tensor of tensors.values()) {
+    const sizeBytes = sizeOf(tensor);
     writeDescriptor(out, tensor, dataBytes);
     offsets.push(dataBytes);
-    dataBytes = alignUp(dataBytes + sizeOf(tensor), alignment);
+    dataBytes = alignUp(dataBytes + sizeBytes, alignment);
   }
   out.padTo(alignment);
   const bytes = out.finish();
   return { bytes, offsetsBytes: offsets.map((at) => bytes.length + at), sizeBytes: bytes.length + dataBytes };
 }
 
-function uniqueByName<T>(what: string, named: Iterable<readonly [string, T]>): Map<string, T> {
+function uniqueByName<T>(
+  what: string,
+  limit: 'keyBytes' | 'tensorNameBytes',
+  named: Iterable<readonly [string, T]>,
+): Map<string, T> {
   const map = new Map<string, T>();
   for (const [name, value] of named) {
+    if (typeof name !== 'string') throw new OptionError(`${what} expected a string, got ${describeValue(name)}`);
     if (map.has(name)) throw new OptionError(`${what} ${quote(name)} is given twice; give it once`);
+    if (new TextEncoder().encode(name).length > GGUF_LIMITS[limit]) {
+      throw new OptionError(`${what} ${quote(name)} is longer than ${GGUF_LIMITS[limit]} bytes; shorten it`);
+    }
     map.set(name, value);
   }
   return map;
@@ -107,11 +119,16 @@ function uniqueByName<T>(what: string, named: Iterable<readonly [string, T]>): M
 
 /** Bytes of a tensor's data. @throws {ShapeError} for a shape that the dtype cannot have */
 function sizeOf(tensor: TensorDescriptor): number {
-  const { dtype, shape } = tensor;
+  const { name, dtype, shape } = tensor;
+  if (!Object.hasOwn(BLOCK_FORMATS, dtype)) {
+    const known = Object.keys(BLOCK_FORMATS).join(', ');
+    throw new OptionError(`tensor ${quote(name)} has the unknown dtype ${describeValue(dtype)}; use one of ${known}`);
+  }
   const { blockElements, blockBytes } = BLOCK_FORMATS[dtype];
+  const areDimensions = Array.isArray(shape) && shape.every((n) => Number.isSafeInteger(n) && n >= 1);
+  if (!areDimensions || shape.length > 4) throw misfit(tensor);
   const nElements = shape.reduce((product, dimension) => product * dimension, 1);
-  const fits = shape.length <= 4 && nElements > 0 && (shape.at(-1) ?? 1) % blockElements === 0;
-  if (!fits) throw misfit(tensor);
+  if (!Number.isSafeInteger(nElements) || (shape.at(-1) ?? 1) % blockElements !== 0) throw misfit(tensor);
   return (nElements / blockElements) * blockBytes;
 }
 
@@ -130,20 +147,46 @@ function writeDescriptor(out: ByteWriter, { name, dtype, shape }: TensorDescript
   out.number('u64', dataOffsetBytes);
 }
 
-function writeValue(out: ByteWriter, entry: MetadataEntry, key: string): void {
-  if (entry.type === 'string') out.string(entry.value);
-  else if (entry.type === 'bool') out.number('u8', Number(entry.value));
-  else if (entry.type === 'array') writeArray(out, entry, key);
-  else writeNumber(out, entry.type, entry.value, key);
+/** Types are checked since whoever writes JavaScript has no compiler that does. */
+function writeType(out: ByteWriter, type: ValueType, key: string): void {
+  const number = VALUE_TYPES.indexOf(type);
+  if (number < 0) throw mismatch(key, `a type (${VALUE_TYPES.join(', ')})`, type);
+  out.number('u32', number);
+}
+
+function writeEntry(out: ByteWriter, entry: MetadataEntry, key: string): void {
+  writeType(out, entry?.type, key);
+  if (entry.type === 'array') writeArray(out, entry, key);
+  else writeScalar(out, entry.type, entry.value, key);
 }
 
 function writeArray(out: ByteWriter, entry: ArrayEntry, key: string): void {
-  out.type(entry.elementType);
+  if (typeof entry?.value !== 'object' || typeof entry.value?.length !== 'number')
+    throw mismatch(key, 'an array', entry?.value);
+  const { elementType } = entry;
+  writeType(out, elementType, key);
   out.number('u64', entry.value.length);
-  if (entry.elementType === 'string') for (const text of entry.value) out.string(text);
-  else if (entry.elementType === 'bool') for (const flag of entry.value) out.number('u8', Number(flag));
-  else if (entry.elementType === 'array') for (const inner of entry.value) writeArray(out, inner, key);
-  else for (const value of entry.value) writeNumber(out, entry.elementType, value, key);
+  for (const element of entry.value) {
+    if (elementType === 'array') writeArray(out, element as ArrayEntry, key);
+    else writeScalar(out, elementType, element, key);
+  }
+}
+
+function writeScalar(out: ByteWriter, type: Exclude<ValueType, 'array'>, value: unknown, key: string): void {
+  if (type === 'string') {
+    if (typeof value !== 'string') throw mismatch(key, 'a string', value);
+    out.string(value);
+  } else if (type === 'bool') {
+    if (typeof value !== 'boolean') throw mismatch(key, 'true or false', value);
+    out.number('u8', Number(value));
+  } else {
+    if (typeof value !== 'number' && typeof value !== 'bigint') throw mismatch(key, `a number (${type})`, value);
+    writeNumber(out, type, value, key);
+  }
+}
+
+function mismatch(key: string, expected: string, value: unknown): OptionError {
+  return new OptionError(`metadata ${quote(key)} expected ${expected}, got ${describeValue(value)}`);
 }
 
 function writeNumber(out: ByteWriter, type: NumberType, value: number | bigint, key: string): void {
@@ -175,10 +218,6 @@ class ByteWriter {
     const at = this.#grow(bytes);
     write(this.#view, at, value);
     return read(this.#view, at);
-  }
-
-  type(type: ValueType): void {
-    this.number('u32', VALUE_TYPES.indexOf(type));
   }
 
   string(text: string): void {

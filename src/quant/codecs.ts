@@ -45,7 +45,7 @@ export const CODECS: Readonly<Partial<Record<DType, Codec>>> = {
  * @throws {ShapeError} when `bytes` are not whole blocks
  */
 export function dequantize(dtype: DType, bytes: Uint8Array): Float32Array<ArrayBuffer> {
-  const codec = CODECS[dtype];
+  const codec = codecFor(dtype);
   if (codec === undefined) throw unsupported(dtype, 'decoded', Object.keys(CODECS));
   const { blockElements, blockBytes } = BLOCK_FORMATS[dtype];
   checkWhole(dtype, 'bytes', bytes.length, blockBytes);
@@ -61,7 +61,7 @@ export function dequantize(dtype: DType, bytes: Uint8Array): Float32Array<ArrayB
  * @throws {SmallMindError} NUMERIC for NaN, infinities or too large values, in formats with a scale a block
  */
 export function quantize(dtype: DType, values: Float32Array): Uint8Array<ArrayBuffer> {
-  const encode = CODECS[dtype]?.encode;
+  const encode = codecFor(dtype)?.encode;
   if (encode === undefined) {
     const works = Object.entries(CODECS).filter(([, codec]) => codec.encode !== undefined);
     throw unsupported(
@@ -76,6 +76,11 @@ export function quantize(dtype: DType, values: Float32Array): Uint8Array<ArrayBu
   const out = new Uint8Array(rowBytes(dtype, values.length));
   encode(values, out);
   return out;
+}
+
+/** A name may be anything, `toString` too. */
+function codecFor(dtype: DType): Codec | undefined {
+  return Object.hasOwn(CODECS, dtype) ? CODECS[dtype] : undefined;
 }
 
 function unsupported(dtype: DType, what: string, works: readonly string[]): UnsupportedError {

@@ -8,6 +8,9 @@ import { after, before, describe, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 import { loadModel } from '../../src/index.ts';
 import type { ByteSource, LoadProgressEvent, ModelSource } from '../../src/index.ts';
+import { serveRanges } from '../range-server.ts';
+import type { RangeServer } from '../range-server.ts';
+import { partName, splitGguf } from '../split-gguf.ts';
 import { THREADS, smallModel } from './small-model.ts';
 
 const REASON = { why: 'a reason of any kind' };
@@ -40,14 +43,27 @@ describe('loadModel', () => {
   let folder: string;
   let path: string;
   let expected: readonly number[];
+  let server: RangeServer;
+  /** Called when a request comes that is never answered. */
+  let onSilence = (): void => {};
   before(async () => {
+    const parts = await splitGguf(smallModel(), 3);
+    server = await serveRanges({
+      '/model.gguf': smallModel(),
+      '/silent.gguf': () => onSilence(),
+      ...Object.fromEntries(Array.from(parts, ([name, bytes]) => [`/${name}`, bytes])),
+    });
     folder = mkdtempSync(join(tmpdir(), 'smallmind-'));
     path = join(folder, 'a model, 100 % ünusual.gguf');
     writeFileSync(path, smallModel());
+    for (const [name, bytes] of parts) writeFileSync(join(folder, name), bytes);
     await using model = await loadModel(path, { thread: 'inline', kernels: 'reference' });
     expected = (await model.generate('1', { temperature: 0, maxTokens: 4 }).result).tokens;
   });
-  after(() => rmSync(folder, { recursive: true }));
+  after(async () => {
+    rmSync(folder, { recursive: true });
+    await server[Symbol.asyncDispose]();
+  });
 
   for (const thread of THREADS) {
     const sources: Record<string, () => ModelSource> = {
@@ -60,6 +76,10 @@ describe('loadModel', () => {
       'a Uint8Array': () => smallModel(),
       'a Uint8Array inside a larger buffer': () => new Uint8Array([9, ...smallModel(), 9]).subarray(1, -1),
       'a ByteSource': () => new CountingSource(),
+      'the first file of a split model': () => join(folder, partName(0, 3)),
+      'the first URL of a split model': () => new URL(partName(0, 3), server.url),
+      'an http: URL': () => new URL('model.gguf', server.url),
+      'an http: URL as text': () => `${server.url}model.gguf?download=true`,
     };
     for (const [name, source] of Object.entries(sources)) {
       test(`reads ${name}, thread: ${thread}`, async () => {
@@ -147,14 +167,21 @@ describe('loadModel', () => {
       });
     });
 
-    test(`says what to do about an http: URL, thread: ${thread}`, async () => {
-      const expectedError = {
-        name: 'UnsupportedError',
-        code: 'UNSUPPORTED_FEATURE',
-        message: /https?: URLs .* fetch it/,
+    test(`says what is wrong with a URL, thread: ${thread}`, async () => {
+      const ftp = { name: 'UnsupportedError', code: 'UNSUPPORTED_FEATURE', message: /ftp: URLs .* fetch it/ };
+      await assert.rejects(loadModel('ftp://example.com/model.gguf', { thread }), ftp);
+      const missing = {
+        name: 'SmallMindError',
+        code: 'FILE_NOT_FOUND',
+        message: /none\.gguf: no such file \(HTTP 404/,
       };
-      await assert.rejects(loadModel('https://example.com/model.gguf', { thread }), expectedError);
-      await assert.rejects(loadModel(new URL('http://example.com/model.gguf'), { thread }), expectedError);
+      await assert.rejects(loadModel(new URL('none.gguf', server.url), { thread }), missing);
+    });
+
+    test(`gives up a request that is not answered once its signal aborts, thread: ${thread}`, async () => {
+      const abort = new AbortController();
+      onSilence = () => abort.abort(REASON);
+      await assert.rejects(loadModel(`${server.url}silent.gguf`, { thread, signal: abort.signal }), isReason);
     });
   }
 });

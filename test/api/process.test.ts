@@ -113,7 +113,7 @@ for (const thread of THREADS) {
 
   test(`failing to load leaves nothing behind, thread: ${thread}`, () =>
     assertPrints(
-      `for (const source of [path + 'x', new Uint8Array(9), 'https://example.com/m.gguf']) {
+      `for (const source of [path + 'x', new Uint8Array(9), 'ftp://example.com/m.gguf']) {
          await loadModel(source, options).catch((error) => console.log(error.code));
        }
        const abort = new AbortController();

@@ -11,6 +11,8 @@ import type { PageServerOptions } from './page-server.ts';
 
 declare global {
   var smallmind: typeof import('../../src/index.ts');
+  /** Where a page is asked to hold it. */
+  var smallmindGguf: typeof import('../../src/gguf.ts');
 }
 
 const CHROMIUM = process.env['CHROMIUM'] ?? '/usr/bin/chromium';

@@ -39,7 +39,7 @@ for (const isolated of [true, false]) {
   describe(`a page that is ${isolated ? 'isolated' : 'not isolated'}`, { skip }, () => {
     let chromium: ChromiumPage;
     before(async () => {
-      chromium = await openPage({ isolated, files: FILES });
+      chromium = await openPage({ isolated, files: FILES, modules: { smallmindGguf: '/dist/gguf.js' } });
     });
     after(() => chromium?.[Symbol.asyncDispose]());
 
@@ -54,7 +54,7 @@ for (const isolated of [true, false]) {
       assert.deepEqual({ text, threads }, { text: greedyStory().text, threads: 1 });
     });
 
-    test('has the same bits as Node with strict kernels, from a Blob, bytes and a ByteSource', async () => {
+    test('has the same bits as Node with strict kernels, from a Blob, bytes, a ByteSource and a URL', async () => {
       await using model = await loadGolden(STORIES_Q8, { kernels: 'strict' });
       const expected = Array.from(await model.logits(TOKENS, { all: true }));
       const logits = await chromium.page.evaluate(async (tokens) => {
@@ -67,13 +67,22 @@ for (const isolated of [true, false]) {
           close: async () => {},
         };
         const rows: number[][] = [];
-        for (const from of [file, await file.arrayBuffer(), source]) {
+        for (const from of [file, await file.arrayBuffer(), source, new URL('/q8.gguf', location.href)]) {
           await using loaded = await smallmind.loadModel(from, { kernels: 'strict', threads: 2 });
           rows.push(Array.from(await loaded.logits(tokens, { all: true })));
         }
         return rows;
       }, TOKENS);
-      assert.deepEqual(logits, [expected, expected, expected]);
+      assert.deepEqual(logits, [expected, expected, expected, expected]);
+    });
+
+    test('reads the head of a file by its URL with smallmind/gguf, and a tensor', async () => {
+      const info = await chromium.page.evaluate(async () => {
+        await using file = await smallmindGguf.readGguf(new URL('/q8.gguf', location.href));
+        const values = await file.readValues('output_norm.weight');
+        return [file.metadata.get('general.architecture'), file.tensors.size, values.length];
+      });
+      assert.deepEqual(info, ['llama', 48, 64]);
     });
 
     test('fails with typed errors, for a path and for a file that is cut off', async () => {

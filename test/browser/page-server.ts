@@ -4,10 +4,11 @@
 
 import { createReadStream, readFileSync, statSync } from 'node:fs';
 import { createServer } from 'node:http';
-import type { Server, ServerResponse } from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { extname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { beginRange } from '../range-server.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -39,10 +40,11 @@ export interface PageServer {
 export async function servePages(options: PageServerOptions): Promise<PageServer> {
   const files = { '/dist/': join(ROOT, 'dist/'), ...options.files };
   const page = pageOf({ smallmind: '/dist/index.js', ...options.modules });
-  const server = createServer(({ url = '/' }, response) => {
+  const server = createServer((request, response) => {
+    const { url = '/' } = request;
     for (const [name, value] of Object.entries(options.isolated ? ISOLATION : {})) response.setHeader(name, value);
     if (url === '/') response.setHeader('content-type', 'text/html').end(page);
-    else sendFile(url, files, response);
+    else sendFile(request, files, response);
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`, close: () => closeNow(server) };
@@ -57,7 +59,8 @@ function pageOf(modules: Readonly<Record<string, string>>): string {
   return `${head}<script type="module">${lines.join('\n')}</script>`;
 }
 
-function sendFile(url: string, files: Readonly<Record<string, string>>, response: ServerResponse): void {
+function sendFile(request: IncomingMessage, files: Readonly<Record<string, string>>, response: ServerResponse): void {
+  const { url = '/' } = request;
   const start = Object.keys(files).find((prefix) => url.startsWith(prefix));
   const path = start === undefined ? '' : files[start] + url.slice(start.length);
   const stat = statSync(path, { throwIfNoEntry: false });
@@ -65,8 +68,8 @@ function sendFile(url: string, files: Readonly<Record<string, string>>, response
   response.setHeader('content-type', CONTENT_TYPES[extname(path)] ?? 'application/octet-stream');
   if (start === '/dist/' && extname(path) === '.js')
     return void response.end(resolveImports(readFileSync(path, 'utf8')));
-  response.setHeader('content-length', stat.size);
-  createReadStream(path).pipe(response);
+  const range = beginRange(stat.size, request, response);
+  if (range) createReadStream(path, { start: range.start, end: range.end - 1 }).pipe(response);
 }
 
 /** Puts files of the package in the place of names such as `#platform`. */
