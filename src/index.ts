@@ -20,11 +20,13 @@ export type { Diagnosis, Finding, SelfTest } from './doctor.ts';
 export type {
   ChosenLogprob,
   FinishReason,
+  GenerateManyOptions,
   GenerateOptions,
   GenerateResult,
   Kernels,
   LoadOptions,
   LoadProgressEvent,
+  LogitsProcessor,
   ModelInfo,
   ModelSource,
   Timings,

@@ -10,23 +10,22 @@ import type { ByteSource } from './base/byte-source.ts';
 import type { DType } from './base/dtype.ts';
 import { OptionError, SmallMindError, UnsupportedError } from './base/errors.ts';
 import { Engine } from './engine/engine.ts';
-import type { FinishReason, Sequence } from './engine/sequence.ts';
+import type { Sequence } from './engine/sequence.ts';
 import { KV_BLOCK_SIZE } from './graph/step.ts';
 import type { ProgramLimits } from './graph/step.ts';
 import type { Graph } from './graph/tensor.ts';
 import { getTensor, readGguf } from './gguf/reader.ts';
 import type { Gguf } from './gguf/reader.ts';
+import { LocalRun } from './local-run.ts';
 import type { ModelDefinition } from './models/model.ts';
 import { defineModel } from './models/registry.ts';
 import type {
-  ChosenLogprob,
   GenerateResult,
   LoadProgressEvent,
   ModelInfo,
   ResolvedGenerateOptions,
   ResolvedLoadOptions,
 } from './options.ts';
-import { Sampler } from './sampler/sampler.ts';
 import { chooseThreads, weightBytesPerToken } from './threads.ts';
 import { createTokenizer } from './tokenizer/tokenizer.ts';
 import type { EncodeOptions, Tokenizer } from './tokenizer/tokenizer.ts';
@@ -42,6 +41,8 @@ export interface HostedRun {
 /** What a model can do, wherever it runs: in this thread or behind a worker. */
 export interface ModelHost {
   readonly info: ModelInfo;
+  /** Functions cannot cross to a worker. */
+  readonly thread: 'worker' | 'inline';
   generate(
     prompt: string | readonly number[],
     options: ResolvedGenerateOptions,
@@ -73,6 +74,7 @@ const LOGITS_BYTES_MAX = 16 << 20;
 
 export class LocalModel implements ModelHost {
   readonly info: ModelInfo;
+  readonly thread = 'inline';
   readonly engine: Engine;
   readonly tokenizer: Tokenizer;
   readonly #executor: Executor;
@@ -124,13 +126,16 @@ export class LocalModel implements ModelHost {
   ): HostedRun {
     this.#requireOpen();
     const tokens = typeof prompt === 'string' ? this.tokenizer.encode(prompt, options) : prompt;
-    const run = new LocalRun(this.tokenizer, tokens, options, onPiece);
     const { nCtx } = this.engine.limits;
+    const run = new LocalRun(this.tokenizer, nCtx, tokens, options, onPiece);
+    const { maxTimeMs, contextKeep } = options;
     const sequence = this.engine.start({
       tokens,
-      nGenerateMax: options.maxTokens ?? nCtx,
+      nGenerateMax: options.maxTokens ?? (contextKeep === undefined ? nCtx : Infinity),
       sampler: run.sampler,
       stopTokens: new Set([...(options.ignoresEnd ? [] : this.#stopTokens), ...options.stopTokens]),
+      deadlineMs: maxTimeMs === undefined ? undefined : run.startMs + maxTimeMs,
+      nKeep: contextKeep,
       onToken: (token, _, logits) => run.onToken(token, logits),
       onFinish: (reason, ended) => run.onFinish(reason, ended),
       onError: (error) => run.reject(error),
@@ -218,84 +223,6 @@ function allocateRows(nRows: number, nVocab: number): Float32Array {
 }
 
 const closedError = (): SmallMindError => new SmallMindError('MODEL_CLOSED', 'the model is closed; load it again');
-
-/** Turns one sequence's tokens into text, log-probabilities and a result. */
-class LocalRun {
-  readonly result: Promise<GenerateResult>;
-  readonly sampler: Sampler;
-  readonly #tokenizer: Tokenizer;
-  readonly #decoder: ReturnType<Tokenizer['createDecoder']>;
-  readonly #onPiece: (text: string) => void;
-  readonly #nLogprobs: number | undefined;
-  readonly #logprobs: ChosenLogprob[] = [];
-  readonly #startMs = performance.now();
-  readonly #isContinuation: boolean;
-  #resolve!: (result: GenerateResult) => void;
-  reject!: (error: unknown) => void;
-
-  constructor(
-    tokenizer: Tokenizer,
-    prompt: readonly number[],
-    options: ResolvedGenerateOptions,
-    onPiece: (text: string) => void,
-  ) {
-    this.result = new Promise((resolve, reject) => {
-      this.#resolve = resolve;
-      this.reject = reject;
-    });
-    // Whoever waits gets the rejection; nobody waiting must not end the process.
-    this.result.catch(() => {});
-    this.sampler = new Sampler(options.sampler, tokenizer.nVocab);
-    this.#tokenizer = tokenizer;
-    // After nothing but BOS the text begins here: the space that a vocabulary puts in front of a text is dropped.
-    this.#isContinuation = prompt.some((id) => !tokenizer.isControl(id));
-    this.#decoder = tokenizer.createDecoder({ continuation: this.#isContinuation });
-    this.#onPiece = onPiece;
-    this.#nLogprobs = options.logprobs;
-  }
-
-  onToken(token: number, logits: Float32Array): void {
-    if (this.#nLogprobs !== undefined) this.#logprobs.push(this.#logprobsOf(logits, this.#nLogprobs));
-    this.#emit(this.#decoder.push(token));
-  }
-
-  onFinish(reason: FinishReason, sequence: Sequence): void {
-    this.#emit(this.#decoder.flush());
-    const endMs = performance.now();
-    const firstMs = sequence.firstTokenAtMs || endMs;
-    const promptMs = firstMs - this.#startMs;
-    const decodeMs = endMs - firstMs;
-    const perSecond = (n: number, ms: number): number => (ms > 0 ? (1000 * n) / ms : 0);
-    const tokens = Array.from(sequence.tokens.subarray(sequence.nPrompt, sequence.nTokens));
-    this.#resolve({
-      // Decoded again at the end, so that a step need not lengthen a string.
-      text: this.#tokenizer.decode(tokens, { continuation: this.#isContinuation }),
-      tokens,
-      promptTokens: sequence.nPrompt,
-      cachedTokens: sequence.nCached,
-      finishReason: reason,
-      seed: this.sampler.seed,
-      timings: {
-        promptMs,
-        promptTokensPerSecond: perSecond(sequence.nPrompt - sequence.nCached, promptMs),
-        decodeMs,
-        decodeTokensPerSecond: perSecond(Math.max(0, sequence.nGenerated - 1), decodeMs),
-      },
-      ...(this.#nLogprobs === undefined ? {} : { logprobs: this.#logprobs }),
-    });
-  }
-
-  #emit(text: string): void {
-    if (text !== '') this.#onPiece(text);
-  }
-
-  #logprobsOf(logits: Float32Array, topN: number): ChosenLogprob {
-    const textOf = (token: number): string => new TextDecoder().decode(this.#tokenizer.pieceBytes(token));
-    const withText = (t: { token: number; logprob: number }) => ({ ...t, text: textOf(t.token) });
-    const { chosen, top } = this.sampler.logprobs(logits, topN);
-    return { ...withText(chosen), top: top.map(withText) };
-  }
-}
 
 /** What is made of a file's head, before any weight is read. */
 export interface PreparedModel {

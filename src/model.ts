@@ -2,13 +2,15 @@
 
 import type { ModelHost } from './local-model.ts';
 import {
+  requireNoFunctions,
   requireText,
   requireTokens,
+  resolveCount,
   resolveEncodeOptions,
   resolveGenerateOptions,
   resolveLogitsOptions,
 } from './options.ts';
-import type { GenerateOptions, GenerateResult, LogitsOptions, ModelInfo } from './options.ts';
+import type { GenerateManyOptions, GenerateOptions, GenerateResult, LogitsOptions, ModelInfo } from './options.ts';
 import type { EncodeOptions } from './tokenizer/tokenizer.ts';
 
 /** A loaded model. Close it when it is no longer needed, or declare it with `await using`. */
@@ -32,7 +34,22 @@ export class Model implements AsyncDisposable {
   generate(prompt: string | readonly number[], options: GenerateOptions = {}): Generation {
     if (typeof prompt !== 'string') requireTokens('prompt', prompt);
     const resolved = resolveGenerateOptions(options);
+    if (this.#host.thread === 'worker') requireNoFunctions(resolved);
     return new Generation((onPiece) => this.#host.generate(prompt, resolved, onPiece), options.signal);
+  }
+
+  /**
+   * Starts `n` texts after one prompt, which is evaluated once: as many at a time as the model was loaded for with
+   * `parallel`. Each has a seed of its own, counting up from `seed`; with `temperature: 0` all are the same.
+   * @throws {OptionError} as `generate`
+   * @example
+   * const runs = model.generateMany('Once upon a time', { n: 3 });
+   * const texts = await Promise.all(runs.map(async (run) => (await run.result).text));
+   */
+  generateMany(prompt: string | readonly number[], options: GenerateManyOptions): Generation[] {
+    const n = resolveCount(options);
+    const { seed } = resolveGenerateOptions(options).sampler;
+    return Array.from({ length: n }, (_, i) => this.generate(prompt, { ...options, seed: seed + i }));
   }
 
   /** Token ids of `text`, with BOS or EOS as the model wants them unless `addSpecial` is false. */

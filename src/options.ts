@@ -6,11 +6,12 @@ import { OptionError } from './base/errors.ts';
 import type { FinishReason } from './engine/sequence.ts';
 import { KV_DTYPES } from './graph/step.ts';
 import type { KvDtype } from './graph/step.ts';
+import type { LogitChanges, LogitsProcessor } from './sampler/logit-changes.ts';
 import { resolveSamplerOptions } from './sampler/options.ts';
 import type { SamplerOptions } from './sampler/options.ts';
 import type { EncodeOptions } from './tokenizer/tokenizer.ts';
 
-export type { FinishReason };
+export type { FinishReason, LogitsProcessor };
 
 /**
  * Where a model comes from: a path or `file:` URL (Node), an `http(s):` URL whose server answers Range requests, a Blob
@@ -54,6 +55,10 @@ export interface LoadOptions {
   signal?: AbortSignal;
 }
 
+const N_STOP_MAX = 16;
+/** As in OpenAI's API. */
+const BIAS_MAX = 100;
+
 /** `LoadOptions` with every default in place, except those that depend on the model or the machine. */
 export interface ResolvedLoadOptions {
   readonly threads: number | undefined;
@@ -68,8 +73,33 @@ export interface ResolvedLoadOptions {
 export interface GenerateOptions extends Partial<SamplerOptions> {
   /** Tokens to generate at most; 0 only evaluates the prompt. Default: until the text ends or the context is full. */
   maxTokens?: number;
+  /**
+   * Strings that end the text where the first of them is complete, wherever tokens begin and end: one, or up to 16. The
+   * string is not part of the text; the tokens that it came in are part of `tokens`. Its beginning is held back from
+   * the stream until it is clear that it is not one.
+   */
+  stop?: string | readonly string[];
   /** Further tokens that end the text, beside the model's own. They are not part of the result. */
   stopTokens?: readonly number[];
+  /** Ends the text so long after the call, in milliseconds, waiting included; looked at between steps. From 1 on. */
+  maxTimeMs?: number;
+  /**
+   * When the context is full: `stop` ends the text. `shift` forgets the older half of what stands behind the first
+   * `contextKeep` tokens and goes on, without end unless the text has one, or `maxTokens` or `maxTimeMs`. What is left
+   * is evaluated again: half a context at once, which is a token of prompt for each that is generated. Default `stop`.
+   */
+  contextFull?: 'stop' | 'shift';
+  /** Tokens at the beginning that a shift leaves, at most half of the context. Default 1: BOS, where there is one. */
+  contextKeep?: number;
+  /** Added to the logits of single tokens: id → -100..100; -Infinity bans the token. */
+  logitBias?: Readonly<Record<number, number>>;
+  /** Tokens that are never chosen. Without its end tokens a text does not end by itself. */
+  bannedTokens?: readonly number[];
+  /**
+   * Functions that change the logits before each token is chosen, and before bias, bans and penalties do. They need
+   * `thread: 'inline'`: functions cannot cross to the worker. One that throws ends the text with its error.
+   */
+  logitsProcessors?: readonly LogitsProcessor[];
   /** Log-probabilities of each token and of this many of the most likely ones, 0..20. Default: none. */
   logprobs?: number;
   /** Adds BOS to a text prompt where the model wants it. Default true. */
@@ -80,6 +110,11 @@ export interface GenerateOptions extends Partial<SamplerOptions> {
   signal?: AbortSignal;
 }
 
+export interface GenerateManyOptions extends GenerateOptions {
+  /** How many texts, 1..64. Default 1. */
+  n?: number;
+}
+
 export interface LogitsOptions {
   /** Logits after every token and not only the last. Default false. */
   all?: boolean;
@@ -88,8 +123,13 @@ export interface LogitsOptions {
 /** `GenerateOptions` checked and filled in; crosses to the worker. */
 export interface ResolvedGenerateOptions {
   readonly sampler: SamplerOptions;
+  readonly logitChanges: LogitChanges;
   readonly maxTokens: number | undefined;
+  readonly maxTimeMs: number | undefined;
+  readonly stop: readonly string[];
   readonly stopTokens: readonly number[];
+  /** Tokens that a shift of the context leaves; undefined: it is not shifted. */
+  readonly contextKeep: number | undefined;
   readonly logprobs: number | undefined;
   /** For benchmarks: goes on where the model would end the text. */
   readonly ignoresEnd?: boolean;
@@ -126,8 +166,13 @@ export interface GenerateResult {
   readonly promptTokens: number;
   /** Of these, found in the cache. */
   readonly cachedTokens: number;
-  /** `stop`: the model ended the text. `length`: maxTokens. `context`: the context is full. */
+  /**
+   * `stop`: the model, a stop token or a stop string ended the text. `length`: maxTokens. `context`: the context is
+   * full. `time`: maxTimeMs. `abort`: `stop()`, or the loop was left.
+   */
   readonly finishReason: FinishReason;
+  /** With `stop`: the stop string, or the token, that ended the text. */
+  readonly stoppedBy?: string | number;
   /** Give it as `seed` to get the same text again. */
   readonly seed: number;
   readonly timings: Timings;
@@ -188,6 +233,35 @@ export function requireTokens(name: string, value: unknown): void {
   if (bad >= 0) refuse(`${name}[${bad}]`, 'a token id, an integer from 0 on', value[bad]);
 }
 
+/** Refuses it with details that name the option, and not its element: a flag of the command line is found by them. */
+function stopStrings(value: unknown): readonly string[] {
+  const list: unknown = typeof value === 'string' ? [value] : (value ?? []);
+  const isStop = (string: unknown): boolean => typeof string === 'string' && string !== '' && string.isWellFormed();
+  if (Array.isArray(list) && list.length <= N_STOP_MAX && list.every(isStop)) return [...list];
+  const bad: unknown = Array.isArray(list) ? list.find((string) => !isStop(string)) : list;
+  const isTooMany = Array.isArray(list) && list.length > N_STOP_MAX;
+  return refuse('stop', `at most ${N_STOP_MAX} strings, none empty`, isTooMany ? list.length : bad);
+}
+
+/** [token, bias] in the order of ids. */
+function logitBiases(value: unknown): LogitChanges['biases'] {
+  if (value === undefined) return [];
+  const isRecord = typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof Map);
+  if (!isRecord) refuse('logitBias', 'an object of token ids and numbers', value);
+  return Object.entries(value as object).map(([key, bias]: [string, unknown]) => {
+    if (!/^(0|[1-9]\d{0,9})$/.test(key)) refuse('logitBias', 'token ids, integers from 0 on', key);
+    const isBias = typeof bias === 'number' && ((bias >= -BIAS_MAX && bias <= BIAS_MAX) || bias === -Infinity);
+    if (!isBias) refuse('logitBias', `a number from -${BIAS_MAX} to ${BIAS_MAX}, or -Infinity, for ${key}`, bias);
+    return [Number(key), bias as number];
+  });
+}
+
+function functions<T>(name: string, value: unknown): readonly T[] {
+  if (value === undefined) return [];
+  if (Array.isArray(value) && value.every((item) => typeof item === 'function')) return [...value] as T[];
+  return refuse(name, 'an array of functions', value);
+}
+
 function requireObject(name: string, value: unknown): void {
   if (typeof value !== 'object' || value === null) refuse(name, 'an object', value);
 }
@@ -224,15 +298,41 @@ export function resolveLoadOptions(options: LoadOptions): ResolvedLoadOptions {
 export function resolveGenerateOptions(options: GenerateOptions): ResolvedGenerateOptions {
   requireObject('options', options);
   requireSignal(options.signal);
-  const { stopTokens = [] } = options;
+  const { stopTokens = [], bannedTokens = [] } = options;
   requireTokens('stopTokens', stopTokens);
+  requireTokens('bannedTokens', bannedTokens);
+  const contextFull = choice('contextFull', options.contextFull, 'stop', ['stop', 'shift']);
+  const contextKeep = integer('contextKeep', options.contextKeep, 1, 0, 2 ** 20);
   return {
     sampler: resolveSamplerOptions(options),
+    logitChanges: {
+      processors: functions('logitsProcessors', options.logitsProcessors),
+      biases: logitBiases(options.logitBias),
+      bannedTokens: [...bannedTokens],
+    },
     maxTokens: integer('maxTokens', options.maxTokens, undefined, 0, 2 ** 31 - 1),
+    maxTimeMs: integer('maxTimeMs', options.maxTimeMs, undefined, 1, 2 ** 31 - 1),
+    stop: stopStrings(options.stop),
     stopTokens: [...stopTokens],
+    contextKeep: contextFull === 'shift' ? contextKeep : undefined,
     logprobs: integer('logprobs', options.logprobs, undefined, 0, 20),
     ...resolveEncodeOptions(options),
   };
+}
+
+/** @throws {OptionError} naming the option, its value and its range */
+export function resolveCount(options: GenerateManyOptions): number {
+  requireObject('options', options);
+  return integer('n', options.n, 1, 1, 64);
+}
+
+/** Functions need the caller's thread. @throws {OptionError} naming the option and what works */
+export function requireNoFunctions({ logitChanges }: ResolvedGenerateOptions): void {
+  if (logitChanges.processors.length === 0) return;
+  throw new OptionError(
+    `"logitsProcessors" expected a model loaded with thread: 'inline', got one in a worker, to which functions cannot cross`,
+    { option: 'logitsProcessors' },
+  );
 }
 
 /** @throws {OptionError} naming the option and its value */

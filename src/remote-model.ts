@@ -115,6 +115,7 @@ class EngineWorker {
 
 export class RemoteModel implements ModelHost {
   readonly info: ModelInfo;
+  readonly thread = 'worker';
   readonly #worker: EngineWorker;
   readonly #model: number;
   #closing: Promise<void> | undefined;

@@ -2,7 +2,7 @@
 // token is chosen. The defaults that help texts show are the library's own.
 
 import { resolveGenerateOptions } from '../options.ts';
-import { parseNumber } from './usage.ts';
+import { collectNumbers, collectTexts, parseNumber } from './usage.ts';
 import type { Flag } from './usage.ts';
 
 const number = (flags: string, name: string, help: string): Flag => ({ flags, name, help, parse: parseNumber });
@@ -52,7 +52,28 @@ export const SAMPLER_FLAGS: readonly Flag[] = [
   number('--seed <S>', 'seed', 'the same seed gives the same text (default: random)'),
 ];
 
+export const LOGIT_BIAS_FLAG: Flag = {
+  flags: '--logit-bias <ID=VALUE>',
+  name: 'logitBias',
+  help: 'make a token likelier (to 100) or less likely (to -100); -Infinity bans it; may be repeated',
+  parse: collectNumbers,
+};
+
 export const LENGTH_FLAGS: readonly Flag[] = [
   { ...number('-n, --max-tokens <N>', 'maxTokens', 'tokens to generate at most'), fallback: 512 },
+  number('--max-time <MS>', 'maxTimeMs', 'end after so many milliseconds (default: no limit)'),
+  {
+    flags: '--stop <TEXT>',
+    name: 'stop',
+    help: 'end where this text comes, and leave it out; up to 16 of them',
+    parse: collectTexts,
+  },
+  {
+    flags: '--context-full <WHAT>',
+    name: 'contextFull',
+    help: 'stop, or shift: forget the older half of the text and go on (default: stop)',
+    parse: (text) => text.toLowerCase(),
+  },
+  number('--context-keep <N>', 'contextKeep', 'tokens at the beginning that a shift leaves (default: 1)'),
   number('--logprobs <N>', 'logprobs', 'with --json: log-probabilities, and the N most likely tokens'),
 ];

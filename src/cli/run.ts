@@ -7,7 +7,7 @@ import type { Command } from 'commander';
 import type { GenerateOptions, GenerateResult, Generation, LoadOptions, Model } from '../index.ts';
 import { resolveGenerateOptions, resolveLoadOptions } from '../options.ts';
 import { storiesModel } from '../stories.ts';
-import { LENGTH_FLAGS, LOAD_FLAGS, SAMPLER_FLAGS } from './flags.ts';
+import { LENGTH_FLAGS, LOAD_FLAGS, LOGIT_BIAS_FLAG, SAMPLER_FLAGS } from './flags.ts';
 import { Interrupted } from './interruption.ts';
 import { LoadingBar } from './loading-bar.ts';
 import type { CommandContext } from './main.ts';
@@ -21,8 +21,14 @@ Examples:
   smallmind run model.gguf -p "Once upon a time" --temp 0 -n 100
   smallmind run model.gguf --seed 42 --json < prompt.txt
   echo "The cat" | smallmind run model.gguf --top-k 20 --repeat-penalty 1.1
+  smallmind run model.gguf -p "Q: How are you? A:" --stop "Q:" --max-time 5000
+  smallmind run model.gguf -p "Once upon a time" -n 100000 --context-full shift
+  smallmind run model.gguf -p "The" --logit-bias 262=5 --logit-bias 13=-Infinity
 
 The prompt is written first, then what the model adds; with --json "text" is only what it adds.`;
+
+const TOKEN_FLAGS = [...SAMPLER_FLAGS, LOGIT_BIAS_FLAG];
+const GENERATE_FLAGS = [...LENGTH_FLAGS, ...TOKEN_FLAGS];
 
 interface RunOptions extends Record<string, unknown> {
   readonly prompt?: string;
@@ -37,21 +43,21 @@ export function defineRun(command: Command, context: CommandContext): void {
     .addHelpText('after', EXAMPLES)
     .action((path: string | undefined, options: RunOptions) => run(path, options, context));
   addFlags(command, 'Length:', LENGTH_FLAGS);
-  addFlags(command, 'Choosing the next token:', SAMPLER_FLAGS);
+  addFlags(command, 'Choosing the next token:', TOKEN_FLAGS);
   addFlags(command, 'Running the model:', LOAD_FLAGS);
 }
 
 async function run(path = fileURLToPath(storiesModel), options: RunOptions, context: CommandContext): Promise<void> {
   const { signal } = context;
   const loadOptions = readFlags(options, LOAD_FLAGS) as LoadOptions;
-  const generateOptions = readFlags(options, [...LENGTH_FLAGS, ...SAMPLER_FLAGS]) as GenerateOptions;
+  const generateOptions = readFlags(options, GENERATE_FLAGS) as GenerateOptions;
   if (options.prompt === undefined && process.stdin.isTTY) {
     throw new UsageError('no prompt given; use -p "Once upon a time", or pipe it in');
   }
   if (generateOptions.logprobs !== undefined && !options.json) throw new UsageError('--logprobs needs --json');
   // Before the model is loaded, which may take long.
   checkFlags(LOAD_FLAGS, () => resolveLoadOptions(loadOptions));
-  checkFlags([...LENGTH_FLAGS, ...SAMPLER_FLAGS], () => resolveGenerateOptions(generateOptions));
+  checkFlags(GENERATE_FLAGS, () => resolveGenerateOptions(generateOptions));
 
   const startMs = performance.now();
   await using model = await load(path, loadOptions, signal);
@@ -121,7 +127,8 @@ function describeResult({ promptTokens, tokens, timings, seed, finishReason }: G
     describeRate('token', tokens.length, timings.decodeTokensPerSecond),
     `seed ${seed}`,
   ];
-  if (finishReason === 'context') parts.push('the context is full: give a larger --ctx for more');
+  if (finishReason === 'context') parts.push('the context is full: give a larger --ctx, or --context-full shift');
+  if (finishReason === 'time') parts.push('the time of --max-time is over');
   return parts.join(' · ');
 }
 
@@ -132,7 +139,7 @@ function describeRate(unit: string, count: number, perSecond: number): string {
 }
 
 function printJson(result: GenerateResult, loadMs: number): void {
-  const { text, tokens, promptTokens, finishReason, seed, timings, logprobs } = result;
-  const output = { text, tokens, promptTokens, finishReason, seed, timings: { loadMs, ...timings }, logprobs };
+  const { cachedTokens: _, timings, ...rest } = result;
+  const output = { ...rest, timings: { loadMs, ...timings } };
   process.stdout.write(`${JSON.stringify(output)}\n`);
 }

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Command } from 'commander';
 import { resolveGenerateOptions } from '../options.ts';
-import { LENGTH_FLAGS, LOAD_FLAGS, SAMPLER_FLAGS } from './flags.ts';
+import { LENGTH_FLAGS, LOAD_FLAGS, LOGIT_BIAS_FLAG, SAMPLER_FLAGS } from './flags.ts';
 import { UsageError, addFlags, checkFlags, parseNumber, readFlags } from './usage.ts';
 
 test('numbers are decimal numbers and nothing else', () => {
@@ -17,7 +17,7 @@ test('numbers are decimal numbers and nothing else', () => {
 });
 
 test('every flag arrives under the name that the library has for it', () => {
-  const flags = [...LENGTH_FLAGS, ...SAMPLER_FLAGS, ...LOAD_FLAGS];
+  const flags = [...LENGTH_FLAGS, ...SAMPLER_FLAGS, LOGIT_BIAS_FLAG, ...LOAD_FLAGS];
   const command = new Command().exitOverride();
   addFlags(command, 'All:', flags);
   const args = flags.flatMap(({ flags: spelling }, i) => [/--[\w-]+/.exec(spelling)![0], String(i)]);
@@ -35,6 +35,19 @@ test('a missing flag leaves the library its default, but for the length', () => 
     given.filter(([, value]) => value !== undefined),
     [['maxTokens', 512]],
   );
+});
+
+test('flags that may be repeated collect what they are given', () => {
+  const command = new Command();
+  const flags = [...LENGTH_FLAGS, LOGIT_BIAS_FLAG];
+  addFlags(command, 'All:', flags);
+  const stops = ['--stop', 'a=b', '--stop', ''];
+  const biases = ['--logit-bias', '5=1.5', '--logit-bias', '7=-Infinity', '--logit-bias', 'x', '--logit-bias', '8=y'];
+  command.parse([...stops, ...biases], { from: 'user' });
+  const { stop, logitBias } = readFlags(command.opts(), flags);
+  assert.deepEqual(stop, ['a=b', '']);
+  // What is no number is for the library to refuse.
+  assert.deepEqual(logitBias, { 5: 1.5, 7: -Infinity, x: '', 8: 'y' });
 });
 
 test("the sampler flags are all of the library's sampler options", () => {

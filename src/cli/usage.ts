@@ -15,7 +15,8 @@ export interface Flag {
   /** The library's name of it. */
   readonly name: string;
   readonly help: string;
-  readonly parse: (text: string) => unknown;
+  /** `previous` is what an earlier occurrence of the flag has given. */
+  readonly parse: (text: string, previous?: unknown) => unknown;
   /** What the command line takes where the flag is missing, if that is not the library's default. */
   readonly fallback?: unknown;
 }
@@ -26,6 +27,17 @@ export interface Flag {
  */
 export function parseNumber(text: string): number | string {
   return /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : text;
+}
+
+/** For a flag that may be given several times: what was given, in order. */
+export function collectTexts(text: string, previous: unknown = []): readonly string[] {
+  return [...(previous as readonly string[]), text];
+}
+
+/** For `ID=VALUE`, which may be given several times: an object of all. `-Infinity` is a value, too. */
+export function collectNumbers(text: string, previous: unknown = {}): Record<string, unknown> {
+  const [id = '', value = ''] = text.split('=', 2);
+  return { ...(previous as object), [id]: value === '-Infinity' ? -Infinity : parseNumber(value) };
 }
 
 export function addFlags(command: Command, heading: string, flags: readonly Flag[]): void {

@@ -147,7 +147,7 @@ test('a stop token ends the text and is not reported', () => {
   const { engine } = start();
   const run = ask(engine, [7], 30, { stopTokens: new Set([11, 30]) });
   runAll(engine);
-  assert.deepEqual([run.tokens, run.ended], [[8, 9, 10], 'no stop']);
+  assert.deepEqual([run.tokens, run.ended, run.sequence.stopToken], [[8, 9, 10], 'no stop', 11]);
 });
 
 test('a text ends when the context is full', () => {
@@ -155,6 +155,93 @@ test('a text ends when the context is full', () => {
   const run = ask(engine, [1, 2, 3], 30);
   runAll(engine);
   assert.deepEqual([run.tokens, run.ended], [[4, 5, 6], 'no context']);
+});
+
+test('a text that may shift goes on: the first tokens stay, the older half of the others goes', () => {
+  const { engine, executor } = start({ nCtx: 10, nKvBlock: 3, nTokensMax: 3 });
+  const run = ask(engine, [40, 41, 1], 14, { nKeep: 2 });
+  runAll(engine);
+  assert.deepEqual([run.tokens, run.ended], [counting(2, 14), 'no length']);
+  assert.deepEqual([run.sequence.nPrompt, run.sequence.nGenerated], [3, 14]);
+  const read = executor.steps.flat().map(([, position, token]) => `${position}:${token}`);
+  // Full with 40 41 1 … 8: 1 … 4 are dropped, 5 … 8 read again behind 40 41; then 5 … 8 are dropped of 5 … 12.
+  const afterFirst = read.slice(read.indexOf('8:7') + 1);
+  assert.deepEqual(afterFirst.slice(0, 10), [
+    '0:40',
+    '1:41',
+    '2:5',
+    '3:6',
+    '4:7',
+    '5:8',
+    '6:9',
+    '7:10',
+    '8:11',
+    '0:40',
+  ]);
+  assert.deepEqual(afterFirst.slice(10, 16), ['1:41', '2:9', '3:10', '4:11', '5:12', '6:13']);
+  assert.equal(engine.cache.nAvailable, 3);
+});
+
+test('a shift reads nothing of what it keeps a second time where whole blocks of it are known', () => {
+  const { engine, executor } = start({ nCtx: 100, nKvBlock: 4 });
+  const run = ask(engine, counting(0, 40), 70, { nKeep: 34 });
+  runAll(engine);
+  assert.equal(run.tokens.length, 70);
+  const positions = executor.steps.flat().map(([, position]) => position);
+  const again = positions.slice(positions.indexOf(98) + 1);
+  assert.equal(again[0], 32);
+  assert.equal(run.sequence.nCached, 0, 'that is not what the prompt found');
+});
+
+test('a text may shift again and again beside others, and each gets its own tokens', () => {
+  const { engine } = start({ nCtx: 40, nKvBlock: 6 });
+  const runs = [0, 15, 30].map((token, i) => ask(engine, [token], 300, { nKeep: i }));
+  runAll(engine, 2000);
+  for (const [i, { tokens, ended }] of runs.entries()) {
+    assert.deepEqual([tokens, ended], [counting(15 * i + 1, 300).map((t) => t % N_VOCAB), 'no length']);
+  }
+  assert.equal(engine.cache.nAvailable, 6);
+});
+
+test('a shift that would keep more than half of the context is refused, and half of the smallest works', () => {
+  for (const [nCtx, max] of [
+    [10, 5],
+    [4, 2],
+    [3, 1],
+    [2, 0],
+  ] as const) {
+    const { engine } = start({ nCtx, nKvBlock: 3 });
+    assert.throws(() => ask(engine, [1], 9, { nKeep: max + 1 }), {
+      code: 'INVALID_OPTION',
+      message: new RegExp(`"contextKeep" expected at most half of the context, ${max} tokens, got ${max + 1}`),
+    });
+    const run = ask(engine, [1], 20, { nKeep: max });
+    runAll(engine);
+    assert.deepEqual([run.tokens, run.ended], [counting(2, 20), 'no length']);
+  }
+});
+
+test('a text whose time is over ends before its next step, whether it runs or waits', () => {
+  const { engine } = start({ nSeqMax: 1 });
+  const deadlineMs = performance.now() + 20;
+  const [running, waiting] = [ask(engine, [1], 99, { deadlineMs }), ask(engine, [2], 9, { deadlineMs })];
+  const other = ask(engine, [3], 2, { deadlineMs: performance.now() + 60_000 });
+  engine.step();
+  while (performance.now() < deadlineMs);
+  assert.equal(running.ended, 'no');
+  engine.step();
+  assert.deepEqual([running.ended, running.tokens], ['no time', [2]]);
+  assert.deepEqual([waiting.ended, waiting.tokens], ['no time', []]);
+  runAll(engine);
+  assert.deepEqual([other.ended, other.tokens], ['no length', [4, 5]]);
+});
+
+test('onToken may end the text with a reason', () => {
+  const { engine } = start();
+  const run = ask(engine, [1], 9, { onToken: (token) => (token === 4 ? 'stop' : undefined) });
+  runAll(engine);
+  assert.deepEqual([run.ended, run.sequence.nGenerated, run.sequence.stopToken], ['no stop', 3, undefined]);
+  assert.equal(engine.cache.nAvailable, LIMITS.nKvBlock);
 });
 
 test('a length that the context just holds is a length, not a full context', () => {
@@ -231,7 +318,7 @@ test('more texts than slots wait their turn, first come first served', () => {
     const { engine } = start({ nSeqMax });
     const begun: number[] = [];
     const runs = counting(0, 5).map((i) => {
-      const onToken = (token: number): void => void (token === 10 * i + 1 && begun.push(i));
+      const onToken = (token: number): undefined => void (token === 10 * i + 1 && begun.push(i));
       return ask(engine, [10 * i], 3, { onToken });
     });
     runAll(engine);
@@ -357,6 +444,66 @@ test('a prompt that begins like an earlier text skips what the cache holds', () 
   for (const [, position, , cacheRow] of steps.flat().filter(([, p]) => p < 64)) {
     assert.equal(table[Math.floor(position / 32)]! * 32 + (position % 32), cacheRow);
   }
+});
+
+test('texts that begin alike at the same time: one reads, the others wait for it and read only what is theirs', () => {
+  const { engine, executor } = start({ nTokensMax: 16 });
+  const prompt = counting(0, 45).concat(counting(0, 25));
+  const runs = [5, 6, 7].map((last) => ask(engine, [...prompt, last], 4));
+  runAll(engine);
+  for (const [i, { tokens, ended }] of runs.entries()) {
+    assert.deepEqual([tokens, ended], [counting(6 + i, 4), 'no length']);
+  }
+  assert.deepEqual(
+    runs.map((run) => run.sequence.nCached),
+    [0, 64, 64],
+  );
+  const read = executor.steps.flat().filter(([, position]) => position <= 70);
+  assert.equal(read.length, 71 + 7 + 7);
+  assert.equal(engine.cache.nAvailable, LIMITS.nKvBlock);
+});
+
+test('a text waits only for what it shares, not for the rest of a long prompt', () => {
+  const { engine, executor } = start();
+  const shared = counting(0, 32);
+  ask(engine, [...shared, ...counting(0, 45)], 1);
+  const short = ask(engine, [...shared, 9], 1);
+  while (short.ended === 'no') engine.step();
+  assert.deepEqual([short.sequence.nCached, short.tokens], [32, [10]]);
+  assert.ok(executor.steps.flat().every(([slot, position]) => slot === short.sequence.slot || position < 64));
+});
+
+test('a text does not wait for one that was ended while it read', () => {
+  const { engine } = start();
+  const prompt = counting(0, 45);
+  const [first, second] = [ask(engine, prompt, 4), ask(engine, prompt, 4)];
+  engine.step();
+  engine.abort(first.sequence);
+  runAll(engine);
+  assert.deepEqual([first.ended, second.ended, second.tokens], ['no abort', 'no length', counting(45, 4)]);
+});
+
+test('logits of all positions wait for nobody', () => {
+  const { engine } = start();
+  const prompt = counting(0, 45);
+  const positions: number[] = [];
+  ask(engine, prompt, 1);
+  ask(engine, prompt, 0, { wantsLogits: 'all', onLogits: (position) => void positions.push(position) });
+  runAll(engine);
+  assert.deepEqual(positions, counting(0, 45));
+});
+
+test('after logits that are no numbers, nothing that the cache held is used', () => {
+  const { engine, executor } = start();
+  const prompt = counting(0, 40);
+  ask(engine, prompt, 1);
+  runAll(engine);
+  executor.scripts.set(12, [NaN]);
+  ask(engine, [...prompt, 12], 1);
+  runAll(engine);
+  const again = ask(engine, prompt, 1);
+  runAll(engine);
+  assert.deepEqual([again.sequence.nCached, again.tokens], [0, [40]]);
 });
 
 test('at least one token of a prompt that is known in full is evaluated, for its logits', () => {

@@ -1,6 +1,7 @@
 // The engine: token ids in, token ids out. It batches the tokens of all running sequences into steps of one executor,
 // prompts in chunks, and lets each sequence's sampler choose what comes next. It knows no text, no files, no threads.
-// A step allocates nothing on the JavaScript heap: sequences own typed arrays, and the views are made once.
+// A step allocates nothing on the JavaScript heap but the keys by which the blocks of prompts are found: sequences own
+// typed arrays, and the views are made once.
 
 import { OptionError, SmallMindError } from '../base/errors.ts';
 import type { Executor } from '../backend/executor.ts';
@@ -63,10 +64,11 @@ export class Engine {
 
   /**
    * Queues a sequence; `step` runs it.
-   * @throws {SmallMindError} CONTEXT_FULL when the prompt leaves no room, {OptionError} for no or unknown tokens
+   * @throws {SmallMindError} CONTEXT_FULL when the prompt leaves no room, {OptionError} for no or unknown
+   *   tokens, or more to keep than half of the context
    */
   start(request: EngineRequest): Sequence {
-    const { tokens, nGenerateMax } = request;
+    const { tokens, nGenerateMax, nKeep = 0 } = request;
     const { nCtx } = this.limits;
     if (tokens.length === 0) throw new OptionError('the prompt is empty: it has no tokens');
     if (tokens.length + Math.min(1, nGenerateMax) > nCtx) {
@@ -76,6 +78,7 @@ export class Engine {
         { promptTokens: tokens.length, nCtx },
       );
     }
+    requireKeep(nKeep, nCtx);
     for (let i = 0; i < tokens.length; i++) {
       const token = tokens[i]!;
       if (Number.isInteger(token) && token >= 0 && token < this.nVocab) continue;
@@ -94,7 +97,7 @@ export class Engine {
 
   /** Evaluates one batch. @returns whether anything was left to do */
   step(): boolean {
-    this.#endAborted();
+    this.#endEarly();
     if (this.#waiting.length > 0) this.#admit();
     const nOutputs = this.#fillBatch();
     if (this.#nTokens[0] === 0) return false;
@@ -105,6 +108,7 @@ export class Engine {
       this.failAll(error);
       return true;
     }
+    for (let slot = 0; slot < this.#running.length; slot++) this.#running[slot]?.publish(this.cache);
     this.#readOutputs(nOutputs);
     return true;
   }
@@ -115,16 +119,19 @@ export class Engine {
     for (const sequence of this.#waiting.splice(0)) sequence.request.onError(error);
   }
 
-  #endAborted(): void {
+  /** Ends what was aborted or has had its time, whether it runs or waits. */
+  #endEarly(): void {
     for (let slot = 0; slot < this.#running.length; slot++) {
       const sequence = this.#running[slot];
-      if (sequence?.isAborted) this.#finish(sequence, 'abort');
+      const reason = sequence?.earlyEnd;
+      if (reason !== undefined) this.#finish(sequence!, reason);
     }
     for (let i = this.#waiting.length - 1; i >= 0; i--) {
       const sequence = this.#waiting[i]!;
-      if (!sequence.isAborted) continue;
+      const reason = sequence.earlyEnd;
+      if (reason === undefined) continue;
       this.#waiting.splice(i, 1);
-      sequence.request.onFinish('abort', sequence);
+      sequence.request.onFinish(reason, sequence);
     }
   }
 
@@ -135,10 +142,18 @@ export class Engine {
       const sequence = this.#waiting.shift()!;
       sequence.slot = slot;
       this.#running[slot] = sequence;
-      sequence.acquirePrefix(this.cache);
-      const { blockTables } = this.#inputs;
-      for (let i = 0; i < sequence.nBlocks; i++) blockTables[slot * this.#nBlockPerSeq + i] = sequence.blocks[i]!;
     }
+  }
+
+  /** Whether the sequence has begun to read, or begins now: not while another one reads what it can take over. */
+  #begin(sequence: Sequence): boolean {
+    if (sequence.hasBegun) return true;
+    for (const other of this.#running) if (other?.hasBegun && sequence.canAwait(other, KV_BLOCK_SIZE)) return false;
+    sequence.begin(this.cache);
+    const { blockTables } = this.#inputs;
+    const start = sequence.slot * this.#nBlockPerSeq;
+    for (let i = 0; i < sequence.nBlocks; i++) blockTables[start + i] = sequence.blocks[i]!;
+    return true;
   }
 
   /** Fills the inputs with the next tokens of every running sequence. @returns the number of wanted rows */
@@ -148,7 +163,7 @@ export class Engine {
     let nOutputs = 0;
     for (let i = 0; i < nSeqMax && nTokens < nTokensMax; i++) {
       const sequence = this.#running[(this.#firstSlot + i) % nSeqMax];
-      if (!sequence) continue;
+      if (!sequence || !this.#begin(sequence)) continue;
       const wantsAll = sequence.request.wantsLogits === 'all';
       for (; sequence.nPast < sequence.nTokens && nTokens < nTokensMax; nTokens++) {
         const isLast = sequence.nPast === sequence.nTokens - 1;
@@ -204,16 +219,23 @@ export class Engine {
 
   /** The sequence is evaluated to its end: chooses the next token, or ends it. */
   #advance(sequence: Sequence, logits: Float32Array): void {
-    const { sampler, nGenerateMax, stopTokens, onToken } = sequence.request;
+    const { sampler, nGenerateMax, stopTokens, nKeep, onToken } = sequence.request;
     if (nGenerateMax === 0 || sampler === undefined) return this.#finish(sequence, 'length');
     const token = sampler.sample(logits);
     if (sequence.firstTokenAtMs === 0) sequence.firstTokenAtMs = performance.now();
-    if (stopTokens !== undefined && stopTokens.has(token)) return this.#finish(sequence, 'stop');
+    if (stopTokens !== undefined && stopTokens.has(token)) {
+      sequence.stopToken = token;
+      return this.#finish(sequence, 'stop');
+    }
     sampler.accept(token);
     sequence.tokens[sequence.nTokens++] = token;
-    if (onToken !== undefined) onToken(token, sequence, logits);
-    if (sequence.nTokens - sequence.nPrompt >= nGenerateMax) return this.#finish(sequence, 'length');
-    if (sequence.nTokens >= this.limits.nCtx) this.#finish(sequence, 'context');
+    sequence.nGenerated++;
+    const reason = onToken === undefined ? undefined : onToken(token, sequence, logits);
+    if (reason !== undefined) return this.#finish(sequence, reason);
+    if (sequence.nGenerated >= nGenerateMax) return this.#finish(sequence, 'length');
+    if (sequence.nTokens < this.limits.nCtx) return;
+    if (nKeep === undefined) this.#finish(sequence, 'context');
+    else sequence.shift(this.cache, nKeep);
   }
 
   #finish(sequence: Sequence, reason: FinishReason): void {
@@ -227,6 +249,16 @@ export class Engine {
     this.#running[sequence.slot] = undefined;
     sequence.nPast = 0;
     sequence.release(this.cache);
+    this.cache.forgetAll();
     sequence.request.onError(error);
   }
+}
+
+/** A shift must drop something, and leave the newest token; half of the context, so that it is not needed often. */
+function requireKeep(nKeep: number, nCtx: number): void {
+  const max = Math.max(0, Math.min(nCtx >> 1, nCtx - 2));
+  if (nKeep <= max) return;
+  throw new OptionError(`"contextKeep" expected at most half of the context, ${max} tokens, got ${nKeep}`, {
+    option: 'contextKeep',
+  });
 }

@@ -15,6 +15,8 @@ interface Held {
   nBlocks: number;
   /** Blocks that were found rather than allocated. */
   readonly nFound: number;
+  /** Blocks that are published; -1: none may be any more. */
+  nPublished: number;
 }
 
 /** Takes what is known of `tokens` and allocates the rest. */
@@ -23,7 +25,7 @@ function hold(cache: KvCache, tokens: readonly number[]): Held {
   const nFound = cache.acquirePrefix(tokens, tokens.length, blocks);
   let nBlocks = nFound;
   while (nBlocks < blocks.length) blocks[nBlocks++] = cache.allocate();
-  return { tokens, blocks, nBlocks, nFound };
+  return { tokens, blocks, nBlocks, nFound, nPublished: nFound };
 }
 
 const release = (cache: KvCache, { tokens, blocks, nBlocks }: Held, nTokens = tokens.length): void =>
@@ -95,6 +97,39 @@ test('a block that is released twice is our own mistake', () => {
   assert.throws(() => release(cache, held), { code: 'INTERNAL', message: /released twice/ });
 });
 
+test('blocks that are published are found while their text still runs, and stay found after it', () => {
+  const cache = new KvCache(6, BLOCK_SIZE);
+  const held = hold(cache, [1, 2, 3, 4, 5, 6]);
+  assert.equal(cache.publish(held.tokens, held.blocks, 0, 1), true);
+  assert.deepEqual([isFound(cache, [1, 2]), isFound(cache, [1, 2, 3, 4])], [true, false]);
+  assert.equal(cache.publish(held.tokens, held.blocks, 1, 2), true);
+  assert.equal(isFound(cache, [1, 2, 3, 4]), true);
+  assert.equal(cache.nAvailable, 3);
+  release(cache, held);
+  assert.equal(isFound(cache, [1, 2, 3, 4, 5, 6]), true);
+});
+
+test('a text whose blocks are known already in others publishes none, nor what follows', () => {
+  const cache = new KvCache(6, BLOCK_SIZE);
+  const [a, b] = [hold(cache, [1, 2, 3, 4]), hold(cache, [1, 2, 5, 6])];
+  assert.equal(cache.publish(a.tokens, a.blocks, 0, 2), true);
+  assert.equal(cache.publish(b.tokens, b.blocks, 0, 2), false);
+  assert.equal(isFound(cache, [1, 2, 5, 6]), false);
+});
+
+test('what is forgotten is not found, is free unless it is held, and leads to nothing', () => {
+  const cache = new KvCache(4, BLOCK_SIZE);
+  visit(cache, [9, 9]);
+  const held = hold(cache, [1, 2, 3, 4]);
+  cache.publish(held.tokens, held.blocks, 0, 1);
+  cache.forgetAll();
+  assert.deepEqual([isFound(cache, [9, 9]), isFound(cache, [1, 2]), cache.nAvailable], [false, false, 2]);
+  assert.equal(cache.publish(held.tokens, held.blocks, 1, 2), false, 'its beginning is not found');
+  release(cache, held);
+  assert.equal(isFound(cache, [1, 2, 3, 4]), true);
+  assert.equal(cache.nAvailable, 4);
+});
+
 test('of two sequences that computed the same text, the first to end is found, and no block is lost', () => {
   const cache = new KvCache(4, BLOCK_SIZE);
   const [a, b] = [hold(cache, [1, 2, 3, 4]), hold(cache, [1, 2, 3, 4])];
@@ -141,7 +176,7 @@ test('what is held is never given up, whatever its age', () => {
 
 const histories = fc.array(
   fc.record({
-    kind: fc.constantFrom('start', 'start', 'end', 'fail'),
+    kind: fc.constantFrom('start', 'start', 'end', 'fail', 'publish', 'publish', 'forget'),
     tokens: fc.array(fc.integer({ min: 0, max: 1 }), { minLength: 1, maxLength: 9 }),
     which: fc.nat(),
     missing: fc.nat(3),
@@ -156,6 +191,7 @@ test('in any history, a block that is found holds exactly the text it is found b
     /** What was evaluated into each block: its tokens and all before them, since keys depend on those. */
     const contents: (string | undefined)[] = Array.from({ length: nBlock });
     const live: Held[] = [];
+    let hasForgotten = false;
     const holders = (block: number): number =>
       live.filter((h) => h.blocks.subarray(0, h.nBlocks).includes(block)).length;
 
@@ -166,7 +202,7 @@ test('in any history, a block that is found holds exactly the text it is found b
         for (let i = 0; i < nFound; i++) {
           assert.equal(contents[blocks[i]!], String(tokens.slice(0, (i + 1) * BLOCK_SIZE)));
         }
-        const held = { tokens, blocks, nBlocks: nFound, nFound };
+        const held = { tokens, blocks, nBlocks: nFound, nFound, nPublished: nFound };
         live.push(held);
         while (held.nBlocks < blocks.length) {
           if (cache.nAvailable === 0) {
@@ -178,16 +214,28 @@ test('in any history, a block that is found holds exactly the text it is found b
           contents[block] = undefined;
           blocks[held.nBlocks++] = block;
         }
+      } else if (kind === 'forget') {
+        cache.forgetAll();
+        hasForgotten = true;
+        if (tokens.length >= BLOCK_SIZE) assert.equal(isFound(cache, tokens.slice(0, BLOCK_SIZE)), false);
       } else if (live.length > 0) {
-        const [held] = live.splice(which % live.length, 1) as [Held];
+        const held = live[which % live.length]!;
         // What its blocks have room for, less what was not evaluated; a failed one leaves nothing of its own.
         const nRoom = Math.min(held.tokens.length, held.nBlocks * BLOCK_SIZE);
-        const nTokens = kind === 'fail' ? 0 : Math.max(held.nFound * BLOCK_SIZE, nRoom - missing);
-        for (let i = held.nFound; (i + 1) * BLOCK_SIZE <= nTokens; i++) {
+        const nLeast = Math.max(held.nFound, held.nPublished) * BLOCK_SIZE;
+        const nTokens = kind === 'fail' ? 0 : Math.max(nLeast, nRoom - missing);
+        const nFull = Math.floor(nTokens / BLOCK_SIZE);
+        for (let i = held.nFound; i < nFull; i++) {
           contents[held.blocks[i]!] = String(held.tokens.slice(0, (i + 1) * BLOCK_SIZE));
         }
+        if (kind === 'publish') {
+          if (held.nPublished < 0) continue;
+          held.nPublished = cache.publish(held.tokens, held.blocks, held.nPublished, nFull) ? nFull : -1;
+          continue;
+        }
+        live.splice(live.indexOf(held), 1);
         // Where another sequence computed the same and ended first, its blocks are found, and these end as unknown.
-        const isFirst = !isFound(cache, held.tokens.slice(0, (held.nFound + 1) * BLOCK_SIZE));
+        const isFirst = !hasForgotten && !isFound(cache, held.tokens.slice(0, (held.nFound + 1) * BLOCK_SIZE));
         release(cache, held, nTokens);
         const known = held.tokens.slice(0, nTokens - (nTokens % BLOCK_SIZE));
         if (isFirst) assert.ok(isFound(cache, known), 'what just ended is found');

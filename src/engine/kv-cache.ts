@@ -70,22 +70,48 @@ export class KvCache {
     return n;
   }
 
+  /**
+   * Makes blocks findable while their sequence still holds them.
+   * @param nPublished  blocks of the text that are findable already
+   * @param nFull       how many hold evaluated tokens in full
+   * @returns whether all `nFull` are findable now; not, where other blocks are found in their place
+   */
+  publish(tokens: ArrayLike<number>, blocks: Int32Array, nPublished: number, nFull: number): boolean {
+    return this.#rememberAll(tokens, blocks, nPublished, nFull) === nFull;
+  }
+
+  /** Nothing is found any more, until it is evaluated again. */
+  forgetAll(): void {
+    for (let block = 0; block < this.nBlock; block++) {
+      if (!this.#isFindable[block]) continue;
+      this.#unlink(block);
+      this.#isFindable[block] = 0;
+      if (this.#refCounts[block] === 0) this.#free[this.#nFree++] = block;
+    }
+  }
+
   /** Gives back the blocks of a sequence; those that hold `nTokens` evaluated tokens in full stay findable. */
   release(tokens: ArrayLike<number>, nTokens: number, blocks: Int32Array, nBlocks: number): void {
     const nFull = Math.min(nBlocks, Math.floor(nTokens / this.blockSize));
-    let nFindable = 0;
-    for (let before = -1; nFindable < nFull; nFindable++) {
-      const block = blocks[nFindable]!;
-      if (!this.#remember(block, this.#keyOf(tokens, nFindable, before))) break;
-      before = block;
-    }
+    this.#rememberAll(tokens, blocks, 0, nFull);
     for (let i = nBlocks - 1; i >= 0; i--) {
       const block = blocks[i]!;
-      if (i < nFindable) this.#touch(block);
+      if (this.#isFindable[block]) this.#touch(block);
       assert(this.#refCounts[block]! > 0, `key-value block ${block} released twice`);
       this.#refCounts[block]!--;
       if (this.#refCounts[block] === 0 && !this.#isFindable[block]) this.#free[this.#nFree++] = block;
     }
+  }
+
+  /** Makes blocks `from` to `to` findable, as far as they can be. @returns how many are, from the first on */
+  #rememberAll(tokens: ArrayLike<number>, blocks: Int32Array, from: number, to: number): number {
+    // Only what is found itself may lead to others: the number of a block that is not may come to mean another text.
+    if (from > 0 && !this.#isFindable[blocks[from - 1]!]) return 0;
+    let n = from;
+    for (let before = from > 0 ? blocks[from - 1]! : -1; n < to; before = blocks[n++]!) {
+      if (!this.#remember(blocks[n]!, this.#keyOf(tokens, n, before))) break;
+    }
+    return n;
   }
 
   #keyOf(tokens: ArrayLike<number>, index: number, before: number): string {

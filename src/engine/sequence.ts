@@ -3,20 +3,30 @@
 import type { Sampler } from '../sampler/sampler.ts';
 import type { KvCache } from './kv-cache.ts';
 
-export type FinishReason = 'stop' | 'length' | 'context' | 'abort';
+export type FinishReason = 'stop' | 'length' | 'context' | 'time' | 'abort';
 
 /** What the engine is asked to run: token ids in, token ids out. */
 export interface EngineRequest {
   /** The prompt, at least one token. */
   readonly tokens: ArrayLike<number>;
-  /** Tokens to generate at most; 0 evaluates the prompt only. */
+  /** Tokens to generate at most; 0 evaluates the prompt only, Infinity sets no limit. */
   readonly nGenerateMax: number;
   /** Chooses tokens; not needed when none are generated. */
   readonly sampler?: Sampler;
   /** Tokens that end the text; they are not reported. */
   readonly stopTokens?: ReadonlySet<number>;
-  /** Called for each generated token, with the logits it was chosen from, valid during the call only. */
-  readonly onToken?: (token: number, sequence: Sequence, logits: Float32Array) => void;
+  /** When to end with `time`, in milliseconds of performance.now(). Looked at between steps. */
+  readonly deadlineMs?: number;
+  /**
+   * What follows when the context is full: `undefined` ends the text. A number shifts the context: of the tokens behind
+   * the first `nKeep` the older half is dropped, and the rest is read again as a text of its own.
+   */
+  readonly nKeep?: number;
+  /**
+   * Called for each generated token, with the logits it was chosen from, valid during the call only.
+   * @returns a reason to end the text with it
+   */
+  readonly onToken?: (token: number, sequence: Sequence, logits: Float32Array) => FinishReason | undefined;
   /** Which prompt positions `onLogits` is called for. `all` evaluates the whole prompt, cached or not. */
   readonly wantsLogits?: 'all' | 'last';
   /** Receives logits; the view is only valid during the call. */
@@ -30,15 +40,26 @@ export interface EngineRequest {
 export class Sequence {
   readonly request: EngineRequest;
   readonly nPrompt: number;
+  /** What the context holds: the prompt and what was generated, less what was dropped. */
   readonly tokens: Int32Array;
   readonly blocks: Int32Array;
-  /** Tokens known: the prompt and what was generated. */
   nTokens: number;
-  /** Tokens whose keys and values are in the cache. */
+  /** Tokens whose keys and values are in the cache, or will be when the present step has run. */
   nPast = 0;
+  /** Those of the steps that have run. */
+  nEvaluated = 0;
+  /** Tokens to read before the next one can be chosen: the prompt, or what a shift has left. */
+  nToRead = 0;
+  /** Whether it has taken what the cache knows of these. */
+  hasBegun = false;
   /** Prompt tokens that were found in the cache. */
   nCached = 0;
+  nGenerated = 0;
+  /** The token of `stopTokens` that ended the text. */
+  stopToken: number | undefined;
   nBlocks = 0;
+  /** Of these, those that others can find. */
+  #nPublished = 0;
   /** Slot in the batch's block tables; -1 while waiting for one. */
   slot = -1;
   isAborted = false;
@@ -55,16 +76,55 @@ export class Sequence {
     this.blocks = new Int32Array(Math.ceil(this.tokens.length / blockSize));
   }
 
-  get nGenerated(): number {
-    return this.nTokens - this.nPrompt;
+  /** Why it is to end before its next step, if it is. */
+  get earlyEnd(): FinishReason | undefined {
+    if (this.isAborted) return 'abort';
+    const { deadlineMs } = this.request;
+    return deadlineMs !== undefined && performance.now() >= deadlineMs ? 'time' : undefined;
   }
 
-  /** Takes over cached blocks; at least one token is left, since the last one's logits are wanted. */
-  acquirePrefix(cache: KvCache): void {
+  /** Begins to read: takes over cached blocks. At least one token is left, since the last one's logits are wanted. */
+  begin(cache: KvCache): void {
+    this.hasBegun = true;
+    this.nToRead = this.nTokens;
     if (this.request.wantsLogits === 'all') return;
-    this.nBlocks = cache.acquirePrefix(this.tokens, this.nPrompt - 1, this.blocks);
+    this.nBlocks = cache.acquirePrefix(this.tokens, this.nTokens - 1, this.blocks);
     this.nPast = this.nBlocks * cache.blockSize;
-    this.nCached = this.nPast;
+    this.nEvaluated = this.nPast;
+    this.#nPublished = this.nBlocks;
+    if (this.nGenerated === 0) this.nCached = this.nPast;
+  }
+
+  /**
+   * Whether `other`, which has begun, is still to evaluate blocks that this one could take over from it: then waiting
+   * costs less than to evaluate them twice.
+   */
+  canAwait(other: Sequence, blockSize: number): boolean {
+    if (this.request.wantsLogits === 'all' || other.nEvaluated >= other.nToRead) return false;
+    const nMax = Math.min(this.nTokens - 1, other.nToRead);
+    let n = 0;
+    while (n < nMax && this.tokens[n] === other.tokens[n]) n++;
+    return n - (n % blockSize) > other.nEvaluated;
+  }
+
+  /** A step has run: others may find the full blocks of what is being read. Later ones are found after the end. */
+  publish(cache: KvCache): void {
+    this.nEvaluated = this.nPast;
+    const nFull = Math.floor(Math.min(this.nPast, this.nToRead) / cache.blockSize);
+    if (this.#nPublished >= nFull) return;
+    const isFindable = cache.publish(this.tokens, this.blocks, this.#nPublished, nFull);
+    // Where another sequence's blocks hold the same, its own stay unknown, and so does all that follows them.
+    this.#nPublished = isFindable ? nFull : this.blocks.length;
+  }
+
+  /** Drops the older half of what stands behind the first `nKeep` tokens; the rest has to be read again. */
+  shift(cache: KvCache, nKeep: number): void {
+    this.release(cache);
+    const nDropped = Math.floor((this.nTokens - nKeep) / 2);
+    this.tokens.copyWithin(nKeep, nKeep + nDropped, this.nTokens);
+    this.nTokens -= nDropped;
+    this.nPast = 0;
+    this.hasBegun = false;
   }
 
   release(cache: KvCache): void {

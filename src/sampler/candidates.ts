@@ -109,7 +109,8 @@ export class Candidates {
 function brokenLogitError(token: number, logit: number): SmallMindError {
   return new SmallMindError(
     'NUMERIC',
-    `the logit of token ${token} is ${logit}; the model's weights or its arithmetic are broken, no token can be chosen`,
+    `the logit of token ${token} is ${logit}, no token can be chosen; the file's weights are broken (get it again) ` +
+      "or too large for this arithmetic (load with activations: 'f32' and kvType: 'F32')",
     { token, logit: String(logit) },
   );
 }
@@ -123,7 +124,8 @@ function noChoiceError(candidates: Candidates): SmallMindError {
   const { size } = candidates;
   return new SmallMindError(
     'NUMERIC',
-    `every logit left is -Infinity (candidates: ${size}), no token can be chosen; a mask or a logit bias forbids too much`,
+    `every logit left is -Infinity (candidates: ${size}), no token can be chosen; ` +
+      "a mask or a logit bias forbids too much, or the file's weights are too large for this arithmetic",
     { candidates: size },
   );
 }

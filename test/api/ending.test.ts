@@ -68,6 +68,18 @@ for (const thread of THREADS) {
       await assertFree();
     });
 
+    test('a signal aborted while a long prompt is read rejects before the first token', async () => {
+      const prompt = Array.from({ length: N_CTX - 1 }, (_, i) => 3 + (i % 250));
+      const abort = new AbortController();
+      const run = model.generate(prompt, { ...LONG, signal: abort.signal });
+      // By then some of its 64 chunks are evaluated.
+      await sleep(20);
+      abort.abort(REASON);
+      await assert.rejects(drain(run), isReason);
+      await assert.rejects(run.result, isReason);
+      await assertFree();
+    });
+
     test('a signal without a reason rejects with an AbortError, one with a timeout with a TimeoutError', async () => {
       const abort = new AbortController();
       const run = model.generate('1', { ...LONG, signal: abort.signal });
@@ -134,6 +146,18 @@ for (const thread of THREADS) {
         assert.rejects(reading, { code: 'MODEL_CLOSED' }),
         ...runs.map((run) => assert.rejects(run.result, { name: 'SmallMindError', code: 'MODEL_CLOSED' })),
       ]);
+    });
+
+    test('closing at any moment of several texts on several threads ends them all, and the next model works', async () => {
+      for (let round = 0; round < 12; round++) {
+        const busy = await loadModel(smallModel(), { thread, threads: 3, parallel: 2, nCtx: N_CTX });
+        const prompt = Array.from({ length: 300 * (round % 3) + 1 }, (_, i) => 3 + (i % 250));
+        const runs = [1, 2, 3].map((i) => busy.generate([...prompt, i + 5], LONG));
+        await sleep(round);
+        const endings = runs.map((run) => assert.rejects(drain(run), { code: 'MODEL_CLOSED' }));
+        await Promise.all([busy.close(), ...endings]);
+      }
+      await assertFree();
     });
 
     test('a closed model refuses everything with MODEL_CLOSED, except to be closed again', async () => {

@@ -49,6 +49,11 @@ const LOAD_OPTIONS: Record<keyof LoadOptions, Cases> = {
   signal: SIGNALS,
 };
 
+const TOKENS: Cases = [
+  [[], [1, 2], undefined],
+  [1, '1', {}, null, [-1], [1.5], ['1'], [undefined], [NaN]],
+];
+
 const GENERATE_OPTIONS: Record<keyof GenerateOptions, Cases> = {
   temperature: numbers([0, -1, 0.8, 1e6], []),
   topK: integers(0, 2 ** 31 - 1),
@@ -61,9 +66,35 @@ const GENERATE_OPTIONS: Record<keyof GenerateOptions, Cases> = {
   presencePenalty: numbers([-100, 100], [-101, 101]),
   seed: integers(0, Number.MAX_SAFE_INTEGER),
   maxTokens: integers(0, 2 ** 31 - 1),
-  stopTokens: [
-    [[], [1, 2], undefined],
-    [1, '1', {}, null, [-1], [1.5], ['1'], [undefined], [NaN]],
+  maxTimeMs: integers(1, 2 ** 31 - 1),
+  stop: [
+    ['x', [], ['x'], Array.from({ length: 16 }, String), '\u{1f600}', undefined],
+    ['', [''], ['x', ''], Array.from({ length: 17 }, String), ['x', 5], 5, {}, true, ['\ud83d']],
+  ],
+  stopTokens: TOKENS,
+  bannedTokens: TOKENS,
+  contextFull: choices('stop', 'shift'),
+  contextKeep: integers(0, 2 ** 20),
+  logitBias: [
+    [{}, { 5: 100, 6: -100, 7: -Infinity }, Object.create(null), undefined],
+    [
+      [],
+      null,
+      'x',
+      5,
+      new Map(),
+      { 5: 101 },
+      { 5: Infinity },
+      { 5: NaN },
+      { 5: '1' },
+      { x: 1 },
+      { '-1': 1 },
+      { 1.5: 1 },
+    ],
+  ],
+  logitsProcessors: [
+    [[], [() => {}], undefined],
+    [() => {}, [1], {}, 'x', null, [undefined]],
   ],
   logprobs: integers(0, 20),
   addSpecial: BOOLEANS,

@@ -126,27 +126,90 @@ for (const thread of THREADS) {
     ));
 }
 
+/** Remembers in `workers` all that are started, with what `options` says. */
+const WATCH_WORKERS = `
+  const threads = (await import('node:worker_threads')).default;
+  const workers = [];
+  let workerOptions = {};
+  threads.Worker = class extends threads.Worker {
+    constructor(url, options) {
+      workers.push(super(url, { ...options, ...workerOptions }));
+    }
+  };
+  (await import('node:module')).syncBuiltinESMExports();
+  const codeOf = (promise) => promise.then(() => 'fine', (error) => error.code);`;
+
 test('a worker that dies takes its models with it, says so, and the next load gets a new one', () =>
   assertPrints(
-    `const threads = (await import('node:worker_threads')).default;
-     const workers = [];
-     threads.Worker = class extends threads.Worker {
-       constructor(...args) {
-         workers.push(super(...args));
-       }
-     };
-     (await import('node:module')).syncBuiltinESMExports();
+    `${WATCH_WORKERS}
      const model = await loadModel(path, options);
      // The first text is long enough to be under way, and the second waits for it.
      const runs = ['1', '2'].map((prompt) => model.generate(prompt, { temperature: 0 }).result);
-     const codes = runs.map((p) => p.then(() => 'fine', (error) => error.code));
+     const codes = runs.map(codeOf);
      await workers[0].terminate();
      console.log(...(await Promise.all(codes)));
-     console.log(...(await Promise.all([model.logits([1]), model.generate('2').result].map((p) => p.catch((e) => e.code)))));
+     console.log(...(await Promise.all([model.logits([1]), model.generate('2').result].map(codeOf))));
      await model.close();
      const next = await loadModel(path, options);
      console.log((await next.generate('1', { temperature: 0, maxTokens: 3 }).result).tokens.length, workers.length);
      await next.close();`,
     { thread: 'worker', threads: 1, nCtx: 8192 },
     'ENGINE_CRASHED ENGINE_CRASHED\nENGINE_CRASHED ENGINE_CRASHED\n3 2',
+  ));
+
+test('a worker that dies while a model is loaded fails the load, and the next load gets a new one', () =>
+  assertPrints(
+    `${WATCH_WORKERS}
+     let nCloses = 0;
+     const bytes = (await import('node:fs')).readFileSync(path);
+     const source = (onRead) => ({
+       name: 'source',
+       sizeBytes: bytes.length,
+       async read(offsetBytes, target) {
+         await onRead();
+         target.set(bytes.subarray(offsetBytes, offsetBytes + target.length));
+       },
+       close: async () => void nCloses++,
+     });
+     let nReads = 0;
+     console.log(await codeOf(loadModel(source(async () => ++nReads === 4 && workers[0].terminate()), options)));
+     const model = await loadModel(source(() => {}), options);
+     console.log((await model.generate('1', { temperature: 0, maxTokens: 3 }).result).tokens.length, workers.length, nCloses);
+     await model.close();`,
+    { thread: 'worker', threads: 1 },
+    'ENGINE_CRASHED\n3 2 2',
+  ));
+
+test('a worker that runs out of heap is a typed error, and so is what follows', () =>
+  assertPrints(
+    `${WATCH_WORKERS}
+     workerOptions = { resourceLimits: { maxOldGenerationSizeMb: 24, maxYoungGenerationSizeMb: 2 } };
+     const model = await loadModel(path, options);
+     console.log(await codeOf(model.tokenize('a long text '.repeat(1_000_000))));
+     console.log(await codeOf(model.tokenize('1')));
+     await model.close();
+     workerOptions = {};
+     const next = await loadModel(path, options);
+     console.log((await next.tokenize('1')).length > 0);
+     await next.close();`,
+    { thread: 'worker', threads: 1 },
+    'ENGINE_CRASHED\nENGINE_CRASHED\ntrue',
+  ));
+
+test('a thread of the pool that dies is a typed error and no hang, and a model loaded after the close works', () =>
+  assertPrints(
+    `${WATCH_WORKERS}
+     const model = await loadModel(path, options);
+     const other = await loadModel(path, options);
+     await model.generate('1', { maxTokens: 2 }).result;
+     await workers[1].terminate();
+     console.log(await codeOf(model.generate('1').result), await codeOf(other.logits([1])));
+     console.log(await codeOf(loadModel(path, options)));
+     await model.close();
+     await other.close();
+     const next = await loadModel(path, options);
+     console.log((await next.generate('1', { temperature: 0, maxTokens: 3 }).result).tokens.length);
+     await next.close();`,
+    { thread: 'inline', threads: 3 },
+    'ENGINE_CRASHED ENGINE_CRASHED\nENGINE_CRASHED\n3',
   ));

@@ -67,6 +67,20 @@ const MISTAKES: Readonly<Record<string, Mistake>> = {
     '--kernels',
     'fast',
   ),
+  'a bias for what is no token': badOption(
+    /--logit-bias expected token ids, integers from 0 on, got "x";/,
+    '--logit-bias',
+    'x=1',
+  ),
+  'a bias without a number': badOption(/--logit-bias expected a number .* for 5, got "";/, '--logit-bias', '5'),
+  'a bias for a token that there is not': badOption(
+    /"logitBias" expected token ids of 0\.\.299, got 300/,
+    '--logit-bias',
+    '300=1',
+  ),
+  'an empty stop string': badOption(/--stop expected at most 16 strings, none empty, got "";/, '--stop', ''),
+  'no time at all': badOption(/--max-time expected an integer from 1 to \d+, got 0;/, '--max-time', '0'),
+  'an unknown policy': badOption(/--context-full expected one of stop, shift, got "go";/, '--context-full', 'go'),
   'log-probabilities without JSON': badOption(/--logprobs needs --json/, '--logprobs', '3'),
   'an option without its value': badOption(/option '--temp <T>' argument missing/, '--temp'),
   'an unknown option': badOption(

@@ -90,7 +90,39 @@ test('the same seed gives the same text, and the reported seed gives it again', 
 test('a full context ends the text with exit code 0, and says so', async () => {
   const { code, stderr } = await runCommand(['run', small, '-p', 'a', '--ctx', '8', '--temp', '0']);
   assert.equal(code, 0);
-  assert.match(stderr, /· the context is full: give a larger --ctx for more\n$/);
+  assert.match(stderr, /· the context is full: give a larger --ctx, or --context-full shift\n$/);
+});
+
+test('--stop ends the text before what it names, and --json says which', async () => {
+  const args = ['run', small, '-p', 'a', '-n', '20', '--temp', '0', '--json'];
+  const { text: whole } = JSON.parse((await runCommand(args)).stdout) as { text: string };
+  const stop = whole.slice(3, 6);
+  const { code, stdout } = await runCommand([...args, '--stop', 'never said', '--stop', stop]);
+  const { text: cut, finishReason, stoppedBy } = JSON.parse(stdout);
+  assert.deepEqual([code, cut, finishReason, stoppedBy], [0, whole.slice(0, whole.indexOf(stop)), 'stop', stop]);
+});
+
+test('--logit-bias changes what is said, and bans', async () => {
+  const args = ['run', small, '-p', 'a', '-n', '5', '--temp', '0', '--json'];
+  const { tokens } = JSON.parse((await runCommand(args)).stdout) as { tokens: number[] };
+  const banned = JSON.parse((await runCommand([...args, '--logit-bias', `${tokens[0]}=-Infinity`])).stdout);
+  assert.ok(!banned.tokens.includes(tokens[0]));
+  const forced = JSON.parse((await runCommand([...args, '--logit-bias', '9=100', '--logit-bias', '8=1'])).stdout);
+  assert.deepEqual(forced.tokens, [9, 9, 9, 9, 9]);
+});
+
+test('--context-full shift outlives the context', async () => {
+  const args = ['run', small, '-p', 'a', '--ctx', '16', '--temp', '0', '-n', '60', '--json'];
+  const { tokens, finishReason } = JSON.parse((await runCommand([...args, '--context-full', 'shift'])).stdout);
+  assert.deepEqual([tokens.length, finishReason], [60, 'length']);
+});
+
+test('--max-time ends a run that would take long, with exit code 0', async () => {
+  const endless = ['-n', '2000000000', '--context-full', 'shift', '--logit-bias', '2=-Infinity'];
+  const { code, stdout, stderr } = await runCommand(['run', small, '-p', 'a', ...endless, '--max-time', '200']);
+  assert.equal(code, 0, stderr);
+  assert.ok(stdout.length > 1);
+  assert.match(stderr, /· the time of --max-time is over\n$/);
 });
 
 test('every kernel set and type that the help names can be chosen', async () => {

@@ -47,6 +47,8 @@ class ThreadPool {
   #threads: PoolThread[] = [];
   #nModels = 0;
   #nextId = 1;
+  /** A thread has died: programs would wait for it for ever. Until the last model is gone nothing runs on threads. */
+  #crash: SmallMindError | undefined;
   /** Attaching and detaching happen one after the other. */
   #queue: Promise<unknown> = Promise.resolve();
 
@@ -81,17 +83,21 @@ class ThreadPool {
   /** Forgets the model; with the last one the threads end. */
   release({ id, nThreads }: Pick<PoolPlace, 'id' | 'nThreads'>): Promise<void> {
     return this.#enqueue(async () => {
-      if (--this.#nModels === 0) await Promise.all(this.#threads.splice(0).map(({ worker }) => worker.terminate()));
-      else await this.#sendAll(Math.min(nThreads, this.#threads.length + 1), { type: 'detach', model: id });
+      if (--this.#nModels === 0) {
+        this.#crash = undefined;
+        await Promise.all(this.#threads.splice(0).map(({ worker }) => worker.terminate()));
+      } else if (!this.#crash)
+        await this.#sendAll(Math.min(nThreads, this.#threads.length + 1), { type: 'detach', model: id });
     });
   }
 
   /**
    * Runs a program on the model's threads, this one included, and returns when all are done.
-   * @throws {SmallMindError} ENGINE_CRASHED when a thread trapped; the model must not be run again
+   * @throws {SmallMindError} ENGINE_CRASHED when a thread trapped or has died; the model must not be run again
    */
   run(model: PoolModel, program: number, nInstructions: number): void {
     const { id, nThreads } = model;
+    if (this.#crash && nThreads > 1) throw this.#crash;
     for (let thread = 1; thread < nThreads; thread++) {
       const line = thread * THREAD_WORDS;
       this.#control[line + MODEL] = id;
@@ -140,7 +146,11 @@ class ThreadPool {
       else thread.answered?.resolve();
     });
     thread.worker.onError((error) => {
-      thread.answered?.reject(new SmallMindError('ENGINE_CRASHED', `a pool thread died: ${error.message}`));
+      this.#crash ??= new SmallMindError(
+        'ENGINE_CRASHED',
+        `a pool thread died: ${error.message}; close all models and load again`,
+      );
+      thread.answered?.reject(this.#crash);
     });
     return this.#send(index, { type: 'start', control: this.#control, thread: index });
   }
@@ -151,6 +161,7 @@ class ThreadPool {
 
   /** Calls the thread to its event loop, hands over the message and waits for the answer. */
   async #send(thread: number, message: PoolMessage): Promise<void> {
+    if (this.#crash) throw this.#crash;
     const { worker } = this.#threads[thread - 1]!;
     const answer = new Promise<void>((resolve, reject) => {
       this.#threads[thread - 1]!.answered = { resolve, reject };
