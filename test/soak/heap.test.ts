@@ -28,6 +28,7 @@ const CASES = [
     threads: 1,
     sampler: { typicalP: 0.95, repeatPenalty: 1.1, frequencyPenalty: 0.1, presencePenalty: 0.1 },
   },
+  { name: 'a bias and a ban', threads: 1, sampler: { logitBias: { 5: 1, 300: -2 }, bannedTokens: [7] } },
   { name: 'a greedy choice on two threads', threads: 2, sampler: { temperature: 0 } },
 ];
 
