@@ -117,7 +117,9 @@ async function printText(prompt: string, generation: Generation, signal: AbortSi
   }
   const result = await generation.result;
   if (signal.reason instanceof Interrupted && signal.reason.isOutputGone) return;
-  process.stdout.write(`${pending}\n`);
+  // A short text may be all that a full disk refuses, which is known only after the write.
+  const error = await new Promise((resolve) => process.stdout.write(`${pending}\n`, resolve));
+  if (error) return;
   process.stderr.write(`${styleText('dim', describeResult(result), { stream: process.stderr })}\n`);
 }
 

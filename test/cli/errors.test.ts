@@ -120,7 +120,7 @@ test('--verbose adds the stack, before or after the command', async () => {
     const { code, stderr } = await runCommand(args);
     assert.equal(code, 1);
     assert.match(stderr, /^smallmind: none\.gguf: no such file.*\n/);
-    assert.match(stderr, /\n {4}at .*platform\.node\.ts/);
+    assert.match(stderr, /\n {4}at .*files\.node\.ts/);
     assert.match(stderr, /FILE_NOT_FOUND/);
   }
 });
