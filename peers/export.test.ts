@@ -1,6 +1,6 @@
 // What SmallMind trains and exports, in llama.cpp: both architectures, both tokenizers, every type. The same tokens go
 // into both; the log-probabilities of every position are compared with exact arithmetic on the file's own weights, and
-// for llama with those of our engine.
+// with those of our engine.
 
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -77,11 +77,9 @@ describe('exported models in llama.cpp', needsPeers(), () => {
           const apart = furthest(theirs, exact);
           t.diagnostic(`${architecture}, ${tokenizer}, ${type}: llama.cpp ${apart.toExponential(1)} from exact`);
           assert.ok(apart <= TOLERANCE[type], `${apart}`);
-          if (architecture === 'llama') {
-            await using model = await loadModel(path, { thread: 'inline', kvType: 'F32' });
-            const ours = rowsOf(await model.logits(tokens, { all: true }));
-            assert.ok(furthest(ours, theirs) <= TOLERANCE[type], `ours: ${furthest(ours, theirs)}`);
-          }
+          await using model = await loadModel(path, { thread: 'inline', kvType: 'F32' });
+          const ours = rowsOf(await model.logits(tokens, { all: true }));
+          assert.ok(furthest(ours, theirs) <= TOLERANCE[type], `ours: ${furthest(ours, theirs)}`);
           const text = 'The cat ran to the mat, and sat.\nThe tree';
           assert.deepEqual(llama.tokenize(text), createTokenizer(checkpoint.vocabulary).encode(text));
           const end = '<|endoftext|>';

@@ -7,22 +7,27 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { BLOCK_FORMATS } from '../src/base/dtype.ts';
+import type { DType } from '../src/base/dtype.ts';
 import { Random } from '../src/base/random.ts';
 import type { KvDtype } from '../src/graph/step.ts';
 import { loadModel } from '../src/index.ts';
 import type { LoadOptions } from '../src/index.ts';
-import { randomLlamaGguf } from '../test/random-model.ts';
-import type { RandomLlamaOptions } from '../test/random-model.ts';
 import { logSoftmax, needsPeers, openLlama } from './llama.ts';
 
 export interface Format {
-  readonly dtype: RandomLlamaOptions['dtype'];
+  readonly dtype: DType;
   readonly kvType: KvDtype;
+  /** What else the models have in common, for the names of the tests. */
+  readonly kind?: string;
+  /** llama.cpp takes GELU from a table of F16. */
+  readonly hasGelu?: boolean;
 }
 
 export interface Case {
   readonly label: string;
-  readonly model: RandomLlamaOptions;
+  readonly nLayer: number;
+  /** The model file. */
+  readonly write: () => Uint8Array;
   readonly tokens: readonly number[];
   readonly options: LoadOptions;
 }
@@ -56,10 +61,11 @@ const RATIO_MAX = 1.5;
  * (four a layer, one for the logits; by both in Q8, by llama.cpp to F16 where weights are F16); with an F16 or Q8_0
  * cache, keys and values (by both), and queries and attention probabilities (by llama.cpp).
  */
-function toleranceOf({ dtype, kvType }: Format, nLayer: number): number {
+function toleranceOf({ dtype, kvType, hasGelu }: Format, nLayer: number): number {
   const nInput = 4 * nLayer + 1;
   let variance = 2 * (nInput + 4 * nLayer) * ROUNDING.F32 ** 2;
   if (kvType !== 'F32') variance += 6 * nLayer * ROUNDING[kvType === 'F16' ? 'F16' : 'Q8'] ** 2;
+  if (hasGelu) variance += 2 * nLayer * ROUNDING.F16 ** 2;
   if (dtype === 'F16' || dtype === 'BF16') variance += nInput * ROUNDING[dtype] ** 2;
   const { blockElements } = BLOCK_FORMATS[dtype];
   const theirs = blockElements === 256 ? ROUNDING.Q8K : ROUNDING.Q8;
@@ -89,6 +95,8 @@ async function evaluateLlamaCpp(path: string, tokens: readonly number[], { kvTyp
     await llama.close();
   }
 }
+
+const nameOf = ({ dtype, kvType, kind }: Format): string => `${kind ? `${kind}, ` : ''}${dtype}, ${kvType} cache`;
 
 /** What is known of a format after all its cases. */
 class Comparison {
@@ -129,8 +137,8 @@ class Comparison {
     return this.#theirsKl / this.#nPosition;
   }
 
-  add({ label, model }: Case, ours: Float32Array[], theirs: Float32Array[], exact: Float32Array[]): void {
-    const tolerance = toleranceOf(this.#format, model.nLayer);
+  add({ label, nLayer }: Case, ours: Float32Array[], theirs: Float32Array[], exact: Float32Array[]): void {
+    const tolerance = toleranceOf(this.#format, nLayer);
     this.#nCase++;
     ours.forEach((row, position) => {
       this.#addRow(row, theirs[position]!, exact[position]!, tolerance, `${label}, position ${position}`);
@@ -162,7 +170,7 @@ class Comparison {
   toString(): string {
     const nKept = this.nDecided - this.swapped.length;
     const columns = [
-      `${this.#format.dtype}, ${this.#format.kvType} cache`.padEnd(15),
+      nameOf(this.#format).padEnd(15),
       `${this.#nCase} models`,
       `rms from exact: ours ${this.oursRms.toExponential(2)}, llama.cpp ${this.theirsRms.toExponential(2)}`,
       `KL divergence: ours ${this.oursKl.toExponential(2)}, llama.cpp ${this.theirsKl.toExponential(2)}`,
@@ -199,7 +207,7 @@ async function compareAll(format: Format, cases: readonly Case[], folder: string
   const comparison = new Comparison(format);
   for (const each of cases) {
     const path = join(folder, 'random.gguf');
-    writeFileSync(path, randomLlamaGguf(each.model));
+    writeFileSync(path, each.write());
     const theirs = await evaluateLlamaCpp(path, each.tokens, format);
     const ours = await evaluate(path, each.tokens, each.options);
     const exact = await evaluate(path, each.tokens, { kernels: 'reference' });
@@ -210,7 +218,7 @@ async function compareAll(format: Format, cases: readonly Case[], folder: string
 
 /** Defines the tests of a format. */
 export function comparePeers(format: Format, cases: readonly Case[], nDecidedMin = 100): void {
-  describe(`logits of random ${format.dtype} weights with an ${format.kvType} cache`, needsPeers(), () => {
+  describe(`logits of random weights (${nameOf(format)})`, needsPeers(), () => {
     let folder: string;
     let comparison: Comparison;
     before(async () => {

@@ -4,6 +4,7 @@
 // chunk and tokens of its own. Kernel sets and thread counts rotate, so that each shape meets all four.
 
 import { BLOCK_FORMATS } from '../src/base/dtype.ts';
+import { randomLlamaGguf } from '../test/random-model.ts';
 import { N_CTX, comparePeers, randomTokens } from './random-comparison.ts';
 import type { Case, Format } from './random-comparison.ts';
 
@@ -44,7 +45,8 @@ function casesOf({ dtype, kvType }: Format): Case[] {
       const tokens = randomTokens(seed, shape.nVocab);
       const variantName = `${grouped ? 'grouped' : 'single'} heads, ${tied ? 'tied' : 'separate'} output`;
       const label = `seed ${seed}, ${variantName}, ${kernels}, ${threads} thread(s)`;
-      return [{ label, model, tokens, options: { kernels, threads, prefillChunk, kvType } }];
+      const options = { kernels, threads, prefillChunk, kvType } as const;
+      return [{ label, nLayer: shape.nLayer, write: () => randomLlamaGguf(model), tokens, options }];
     }),
   );
 }

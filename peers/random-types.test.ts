@@ -3,6 +3,7 @@
 
 import { BLOCK_FORMATS } from '../src/base/dtype.ts';
 import type { DType } from '../src/base/dtype.ts';
+import { randomLlamaGguf } from '../test/random-model.ts';
 import { N_CTX, comparePeers, randomTokens } from './random-comparison.ts';
 import type { Case } from './random-comparison.ts';
 
@@ -43,7 +44,9 @@ function casesOf(dtype: DType): Case[] {
     const kernels = i % 4 < 2 ? 'auto' : 'strict';
     const threads = 1 + (i % 2);
     const label = `seed ${seed}, ${kernels}, ${threads} thread(s)`;
-    return { label, model, tokens: randomTokens(seed, N_VOCAB), options: { kernels, threads, prefillChunk } };
+    const options = { kernels, threads, prefillChunk } as const;
+    const tokens = randomTokens(seed, N_VOCAB);
+    return { label, nLayer: shape.nLayer, write: () => randomLlamaGguf(model), tokens, options };
   });
 }
 

@@ -83,7 +83,7 @@ export async function inspectModel(source: ModelSource, options: LoadOptions = {
   try {
     const gguf = await readGguf(opened);
     opened = gguf.source;
-    return { ...describeHead(gguf), ...planMemory(gguf, resolved) };
+    return { ...describeHead(gguf), ...(await planMemory(gguf, resolved)) };
   } finally {
     await opened.close();
   }
@@ -132,9 +132,12 @@ function describeEntry(entry: MetadataEntry): { type: string; value: MetadataVal
 const plainValue = (value: unknown): MetadataValue => (typeof value === 'bigint' ? String(value) : (value as number));
 
 /** Plans the model as loading it would. */
-function planMemory(gguf: Gguf, options: ResolvedLoadOptions): Pick<ModelFileInfo, 'memory' | 'problem'> {
+async function planMemory(
+  gguf: Gguf,
+  options: ResolvedLoadOptions,
+): Promise<Pick<ModelFileInfo, 'memory' | 'problem'>> {
   try {
-    const { graph, limits, nThreads } = prepareModel(gguf, options);
+    const { graph, limits, nThreads } = await prepareModel(gguf, options);
     const program = planForWasm(
       graph,
       options,

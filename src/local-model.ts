@@ -107,7 +107,7 @@ export class LocalModel implements ModelHost {
       const gguf = await readGguf(source);
       opened = gguf.source;
       hooks.onHead?.(gguf);
-      const prepared = prepareModel(gguf, options);
+      const prepared = await prepareModel(gguf, options);
       const { definition, tokenizer, limits } = prepared;
       const created = await createExecutor(gguf, prepared, options, hooks);
       const executor = hooks.wrapExecutor?.(created) ?? created;
@@ -234,8 +234,8 @@ export interface PreparedModel {
 }
 
 /** @throws {GgufError}, {UnsupportedError}, {ShapeError} for a file that is damaged or cannot run here */
-export function prepareModel(gguf: Gguf, options: ResolvedLoadOptions): PreparedModel {
-  const definition = defineModel(gguf);
+export async function prepareModel(gguf: Gguf, options: ResolvedLoadOptions): Promise<PreparedModel> {
+  const definition = await defineModel(gguf);
   const tokenizer = createTokenizer(readVocabulary(gguf.metadata));
   requireVocabulary(gguf, definition, tokenizer);
   const limits = limitsOf(definition, options);
@@ -282,14 +282,14 @@ function requireVocabulary(gguf: Gguf, { hyperParameters }: ModelDefinition, tok
 
 async function createExecutor(
   gguf: Gguf,
-  { graph, nThreads }: PreparedModel,
+  { definition, graph, nThreads }: PreparedModel,
   options: ResolvedLoadOptions,
   { onProgress, isAborted }: LoadHooks,
 ): Promise<Executor> {
   const source: WeightSource = {
     async read(name, offsetBytes, target) {
       if (isAborted?.()) throw new SmallMindError('MODEL_CLOSED', 'loading was aborted');
-      await gguf.source.read(getTensor(gguf, name).offsetBytes + offsetBytes, target);
+      await gguf.source.read(getTensor(definition.gguf, name).offsetBytes + offsetBytes, target);
     },
   };
   const report = (loadedBytes: number, totalBytes: number): void => onProgress?.({ loadedBytes, totalBytes });

@@ -1,6 +1,6 @@
-// Makes GGUF files of the llama architecture with random weights and a synthetic SPM vocabulary, which llama.cpp loads
-// too: any shape, any dtype, small or in true size, the same bytes for the same options. They say nothing meaningful,
-// but every runtime has to compute the same logits from them.
+// Makes GGUF files of the architectures llama and gpt2 with random weights and a synthetic SPM vocabulary, which
+// llama.cpp loads too: any shape, any dtype, small or in true size, the same bytes for the same options. They say
+// nothing meaningful, but every runtime has to compute the same logits from them.
 
 import { ALIGNMENT_KEY } from '../src/gguf/metadata-reader.ts';
 import { writeGguf } from '../src/gguf/writer.ts';
@@ -10,6 +10,8 @@ import type { DType } from '../src/base/dtype.ts';
 import { Random } from '../src/base/random.ts';
 import { CODECS, quantize } from '../src/quant/codecs.ts';
 import { randomBlocks } from '../src/convert/random-blocks.ts';
+import { vocabularyEntries } from '../src/tokenizer/vocabulary.ts';
+import type { Vocabulary } from '../src/tokenizer/vocabulary.ts';
 
 export interface RandomLlamaOptions {
   readonly seed: number;
@@ -28,14 +30,70 @@ export interface RandomLlamaOptions {
   readonly tied: boolean;
   /** By default nEmbd / nHead. */
   readonly headDim?: number;
+  /** What divides the rotary frequencies, f32[headDim / 2] (`rope_freqs.weight`). By default the file has none. */
+  readonly freqFactors?: Float32Array;
+  /** `llama.rope.scaling`: kind, and numbers by their keys. By default the file has none. */
+  readonly ropeScaling?: RopeScalingEntries;
+  /** Of `nVocab` tokens. By default a synthetic one for SPM. */
+  readonly vocabulary?: Vocabulary;
+}
+
+export interface RopeScalingEntries {
+  readonly type: 'none' | 'linear' | 'yarn';
+  readonly factor: number;
+  readonly original_context_length?: number;
+  readonly attn_factor?: number;
 }
 
 /** The bytes of the file. The same options give the same bytes on every machine. */
 export function randomLlamaGguf(options: RandomLlamaOptions): Uint8Array<ArrayBuffer> {
   return writeGguf({
-    metadata: [...hyperParameters(options), ...vocabulary(options.nVocab)],
+    metadata: [...hyperParameters(options), ...vocabularyOf(options)],
     tensors: randomTensors(options),
   });
+}
+
+export type RandomGpt2Options = Omit<
+  RandomLlamaOptions,
+  'nHeadKv' | 'headDim' | 'freqFactors' | 'ropeScaling' | 'vocabulary'
+>;
+
+/** The same for gpt2; biases and position embeddings are F32. */
+export function randomGpt2Gguf(options: RandomGpt2Options): Uint8Array<ArrayBuffer> {
+  const { nLayer, nEmbd, nHead, nFf, nVocab, nCtx, tied } = options;
+  const { tensors, matrix, vector } = randomTensorsOf(options);
+  const norm = (name: string): void => {
+    vector(`${name}.weight`, nEmbd, 1);
+    vector(`${name}.bias`, nEmbd, 0);
+  };
+  const linear = (name: string, nOut: number, nIn: number): void => {
+    matrix(name, nOut, nIn);
+    vector(`${name}.bias`, nOut, 0);
+  };
+  matrix('token_embd', nVocab, nEmbd);
+  matrix('position_embd', nCtx, nEmbd, 'F32');
+  for (let layer = 0; layer < nLayer; layer++) {
+    const name = (part: string): string => `blk.${layer}.${part}`;
+    norm(name('attn_norm'));
+    linear(name('attn_qkv'), 3 * nEmbd, nEmbd);
+    linear(name('attn_output'), nEmbd, nEmbd);
+    norm(name('ffn_norm'));
+    linear(name('ffn_up'), nFf, nEmbd);
+    linear(name('ffn_down'), nEmbd, nFf);
+  }
+  norm('output_norm');
+  if (!tied) matrix('output', nVocab, nEmbd);
+  const metadata: Entries = [
+    ...generalEntries('gpt2', options),
+    ['gpt2.block_count', u32(nLayer)],
+    ['gpt2.context_length', u32(nCtx)],
+    ['gpt2.embedding_length', u32(nEmbd)],
+    ['gpt2.feed_forward_length', u32(nFf)],
+    ['gpt2.attention.head_count', u32(nHead)],
+    ['gpt2.attention.layer_norm_epsilon', f32(1e-5)],
+    ...vocabularyOf(options),
+  ];
+  return writeGguf({ metadata, tensors });
 }
 
 type Entries = [key: string, entry: MetadataEntry][];
@@ -47,6 +105,16 @@ const text = (value: string): MetadataEntry => ({ type: 'string', value });
 /** What most of a file is; readers do not depend on it. */
 const FILE_TYPES: Readonly<Partial<Record<DType, number>>> = { F32: 0, F16: 1, Q4_0: 2, Q8_0: 7 };
 
+function generalEntries(architecture: string, { dtype, seed }: { dtype: DType; seed: number }): Entries {
+  return [
+    ['general.architecture', text(architecture)],
+    ['general.name', text(`random ${dtype} ${seed}`)],
+    [ALIGNMENT_KEY, u32(32)],
+    ['general.file_type', u32(FILE_TYPES[dtype] ?? 1)],
+    ['general.quantization_version', u32(2)],
+  ];
+}
+
 function headDimOf({ headDim, nEmbd, nHead }: RandomLlamaOptions): number {
   return headDim ?? nEmbd / nHead;
 }
@@ -54,11 +122,7 @@ function headDimOf({ headDim, nEmbd, nHead }: RandomLlamaOptions): number {
 function hyperParameters(options: RandomLlamaOptions): Entries {
   const headDim = headDimOf(options);
   const entries: Entries = [
-    ['general.architecture', text('llama')],
-    ['general.name', text(`random ${options.dtype} ${options.seed}`)],
-    [ALIGNMENT_KEY, u32(32)],
-    ['general.file_type', u32(FILE_TYPES[options.dtype] ?? 1)],
-    ['general.quantization_version', u32(2)],
+    ...generalEntries('llama', options),
     ['llama.block_count', u32(options.nLayer)],
     ['llama.context_length', u32(options.nCtx)],
     ['llama.embedding_length', u32(options.nEmbd)],
@@ -70,6 +134,10 @@ function hyperParameters(options: RandomLlamaOptions): Entries {
     ['llama.rope.freq_base', f32(10_000)],
     ['llama.vocab_size', u32(options.nVocab)],
   ];
+  for (const [key, value] of Object.entries(options.ropeScaling ?? {})) {
+    const entry = typeof value === 'string' ? text(value) : key.endsWith('length') ? u32(value) : f32(value);
+    entries.push([`llama.rope.scaling.${key}`, entry]);
+  }
   // Readers assume nEmbd / nHead unless these say otherwise.
   if (headDim * options.nHead !== options.nEmbd) {
     entries.push(['llama.attention.key_length', u32(headDim)], ['llama.attention.value_length', u32(headDim)]);
@@ -83,7 +151,8 @@ const UNKNOWN = 2;
 const CONTROL = 3;
 const BYTE = 6;
 
-function vocabulary(nVocab: number): Entries {
+function vocabularyOf({ nVocab, vocabulary }: Pick<RandomLlamaOptions, 'nVocab' | 'vocabulary'>): Entries {
+  if (vocabulary) return vocabularyEntries(vocabulary);
   const tokens = ['<unk>', '<s>', '</s>'];
   const types = [UNKNOWN, CONTROL, CONTROL];
   for (let byte = 0; byte < 256; byte++) {
@@ -110,29 +179,37 @@ function vocabulary(nVocab: number): Entries {
   ];
 }
 
-function randomTensors(options: RandomLlamaOptions): TensorData[] {
-  const { seed, dtype, nLayer, nEmbd, nHead, nHeadKv, nFf, nVocab, tied } = options;
+/** A list of tensors, and what appends to it. */
+function randomTensorsOf({ seed, dtype }: { seed: number; dtype: DType }) {
   const random = xorshift(seed);
   const blocks = new Random(seed);
-  const headDim = headDimOf(options);
   const tensors: TensorData[] = [];
+  return {
+    tensors,
+    /** f32[nOut, nIn], uniform with mean 0 and standard deviation 1/√nIn, so that activations keep their size. */
+    matrix(name: string, nOut: number, nIn: number, type = dtype): void {
+      const tensor = { name: `${name}.weight`, dtype: type, shape: [nOut, nIn] };
+      if (!CODECS[type]?.encode) {
+        tensors.push({ ...tensor, bytes: randomBlocks(type, nOut * nIn, blocks, 1 / Math.sqrt(nIn)) });
+        return;
+      }
+      const range = Math.sqrt(12 / nIn);
+      const values = Float32Array.from({ length: nOut * nIn }, () => (random() - 0.5) * range);
+      tensors.push({ ...tensor, bytes: quantize(type, values) });
+    },
+    /** f32[n], up to a quarter around `mean`: a norm whose weights were all 1 would hide mistakes. */
+    vector(name: string, n: number, mean: number): void {
+      const values = Float32Array.from({ length: n }, () => mean - 0.25 + random() / 2);
+      tensors.push({ name, dtype: 'F32', shape: [n], bytes: quantize('F32', values) });
+    },
+  };
+}
 
-  /** f32[nOut, nIn], uniform with mean 0 and standard deviation 1/√nIn, so that activations keep their size. */
-  const matrix = (name: string, nOut: number, nIn: number): void => {
-    if (!CODECS[dtype]?.encode) {
-      const bytes = randomBlocks(dtype, nOut * nIn, blocks, 1 / Math.sqrt(nIn));
-      tensors.push({ name: `${name}.weight`, dtype, shape: [nOut, nIn], bytes });
-      return;
-    }
-    const range = Math.sqrt(12 / nIn);
-    const values = Float32Array.from({ length: nOut * nIn }, () => (random() - 0.5) * range);
-    tensors.push({ name: `${name}.weight`, dtype, shape: [nOut, nIn], bytes: quantize(dtype, values) });
-  };
-  /** f32[nEmbd] in 0.75..1.25: a norm whose weights were all 1 would hide mistakes. */
-  const norm = (name: string): void => {
-    const values = Float32Array.from({ length: nEmbd }, () => 0.75 + random() / 2);
-    tensors.push({ name: `${name}.weight`, dtype: 'F32', shape: [nEmbd], bytes: quantize('F32', values) });
-  };
+function randomTensors(options: RandomLlamaOptions): TensorData[] {
+  const { nLayer, nEmbd, nHead, nHeadKv, nFf, nVocab, tied } = options;
+  const headDim = headDimOf(options);
+  const { tensors, matrix, vector } = randomTensorsOf(options);
+  const norm = (name: string): void => vector(`${name}.weight`, nEmbd, 1);
 
   matrix('token_embd', nVocab, nEmbd);
   for (let layer = 0; layer < nLayer; layer++) {
@@ -149,6 +226,11 @@ function randomTensors(options: RandomLlamaOptions): TensorData[] {
   }
   norm('output_norm');
   if (!tied) matrix('output', nVocab, nEmbd);
+  const { freqFactors } = options;
+  if (freqFactors) {
+    const bytes = quantize('F32', freqFactors);
+    tensors.push({ name: 'rope_freqs.weight', dtype: 'F32', shape: [freqFactors.length], bytes });
+  }
   return tensors;
 }
 

@@ -15,8 +15,7 @@ Examples:
   smallmind export run -o model.gguf --type Q8_0 --name "My stories"
   smallmind export run/last.checkpoint -o last.gguf --type F32
 
-Of a run's folder the best checkpoint is taken, by validation loss. SmallMind runs the architecture llama; llama.cpp
-runs llama and gpt2.`;
+Of a run's folder the best checkpoint is taken, by validation loss. SmallMind and llama.cpp run the file.`;
 
 interface ExportFlags {
   readonly output?: string;

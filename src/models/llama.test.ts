@@ -52,12 +52,13 @@ function withTensor(gguf: Gguf, name: string, shape: readonly number[] | undefin
 }
 
 const u32 = (value: number): MetadataEntry => ({ type: 'u32', value });
+const f32 = (value: number): MetadataEntry => ({ type: 'f32', value });
 const text = (value: string): MetadataEntry => ({ type: 'string', value });
 const opsOf = (graph: Graph): string[] => graph.nodes.filter((n) => n.inputs.length > 0).map((n) => n.op);
 const countOf = (graph: Graph, op: string): number => opsOf(graph).filter((o) => o === op).length;
 
 test('hyper-parameters come from the file', async () => {
-  const { hyperParameters } = defineModel(await read());
+  const { hyperParameters } = await defineModel(await read());
   const { architecture, nVocab, nEmbd, nLayer, nHead, nHeadKv, headDim, nFf, nCtxTrain } = hyperParameters;
   assert.deepEqual(
     { architecture, nVocab, nEmbd, nLayer, nHead, nHeadKv, headDim, nFf, nCtxTrain },
@@ -81,14 +82,14 @@ test('what a file may leave out has the defaults of the format', async () => {
     'llama.rope.dimension_count': undefined,
     'llama.rope.freq_base': undefined,
   });
-  const model = defineModel(gguf);
+  const model = await defineModel(gguf);
   assert.equal(model.hyperParameters.nHeadKv, 4);
   const rope = model.buildGraph(LIMITS).nodes.find((n) => n.op === 'rope')!;
   assert.deepEqual(rope.params, { headDim: 16, nRot: 16, neox: 0 });
 });
 
 test('the graph leads from tokens to logits, one row for each that is wanted', async () => {
-  const graph = defineModel(await read()).buildGraph(LIMITS);
+  const graph = (await defineModel(await read())).buildGraph(LIMITS);
   assert.equal(graph.outputs.length, 1);
   assert.deepEqual(graph.outputs[0]!.shape.map(dimMax), [4, 320]);
   const inputs = graph.nodes.filter((n) => n.op === 'input').map((n) => n.name);
@@ -100,13 +101,14 @@ test('the graph leads from tokens to logits, one row for each that is wanted', a
 });
 
 test('logits come from an output matrix of their own, or from the embeddings', async () => {
-  const weightOf = (gguf: Gguf): string => defineModel(gguf).buildGraph(LIMITS).outputs[0]!.inputs[1]!.name;
-  assert.equal(weightOf(await read()), 'output.weight');
-  assert.equal(weightOf(await read({ tied: true })), 'token_embd.weight');
+  const weightOf = async (gguf: Gguf): Promise<string> =>
+    (await defineModel(gguf)).buildGraph(LIMITS).outputs[0]!.inputs[1]!.name;
+  assert.equal(await weightOf(await read()), 'output.weight');
+  assert.equal(await weightOf(await read({ tied: true })), 'token_embd.weight');
 });
 
 test('heads of another size than nEmbd / nHead', async () => {
-  const { hyperParameters, buildGraph } = defineModel(await read({ headDim: 32 }));
+  const { hyperParameters, buildGraph } = await defineModel(await read({ headDim: 32 }));
   assert.equal(hyperParameters.headDim, 32);
   const attention = buildGraph(LIMITS).nodes.find((n) => n.op === 'attention')!;
   assert.deepEqual(attention.shape.map(dimMax), [16, 128]);
@@ -114,7 +116,7 @@ test('heads of another size than nEmbd / nHead', async () => {
 
 test('the arena is far smaller than what is computed, and does not grow with the layers', async () => {
   const plan = async (nLayer: number) => {
-    const graph = defineModel(await read({ nLayer })).buildGraph(LIMITS);
+    const graph = (await defineModel(await read({ nLayer }))).buildGraph(LIMITS);
     const program = planProgram(
       lower(graph, { siluMul: true, matmulAdd: true, activationType: (d) => (d === 'Q8_0' ? 'Q8A' : undefined) }),
     );
@@ -130,7 +132,7 @@ test('the arena is far smaller than what is computed, and does not grow with the
 });
 
 test('lowering fuses each gate and quantises each operand once', async () => {
-  const graph = defineModel(await read()).buildGraph(LIMITS);
+  const graph = (await defineModel(await read())).buildGraph(LIMITS);
   const lowered = lower(graph, {
     siluMul: true,
     matmulAdd: true,
@@ -146,17 +148,17 @@ test('lowering fuses each gate and quantises each operand once', async () => {
 
 test('a missing tensor and one of a wrong shape are named', async () => {
   const gguf = await read();
-  const building = (changed: Gguf) => () => defineModel(changed).buildGraph(LIMITS);
-  assert.throws(building(withTensor(gguf, 'blk.2.ffn_up.weight', undefined)), {
+  const building = async (changed: Gguf): Promise<Graph> => (await defineModel(changed)).buildGraph(LIMITS);
+  await assert.rejects(building(withTensor(gguf, 'blk.2.ffn_up.weight', undefined)), {
     code: 'GGUF_MISSING',
     message: /random\.gguf: tensor "blk\.2\.ffn_up\.weight" is missing/,
     details: { tensor: 'blk.2.ffn_up.weight' },
   });
-  assert.throws(building(withTensor(gguf, 'blk.0.attn_k.weight', [64, 64])), {
+  await assert.rejects(building(withTensor(gguf, 'blk.0.attn_k.weight', [64, 64])), {
     code: 'SHAPE_MISMATCH',
     message: /"blk\.0\.attn_k\.weight" expected shape \[32, 64\], got \[64, 64\]/,
   });
-  assert.throws(building(withTensor(gguf, 'output_norm.weight', [64, 1])), { code: 'SHAPE_MISMATCH' });
+  await assert.rejects(building(withTensor(gguf, 'output_norm.weight', [64, 1])), { code: 'SHAPE_MISMATCH' });
 });
 
 const REFUSED: readonly [string, Readonly<Record<string, MetadataEntry | undefined>>, object][] = [
@@ -191,30 +193,60 @@ const REFUSED: readonly [string, Readonly<Record<string, MetadataEntry | undefin
   ['experts', { 'llama.expert_count': u32(8) }, { code: 'UNSUPPORTED_FEATURE', message: /mixture of experts/ }],
   [
     'another way of stretching positions',
-    { 'llama.rope.scaling.type': text('yarn') },
-    { code: 'UNSUPPORTED_FEATURE', message: /"yarn".*none and linear/ },
+    { 'llama.rope.scaling.type': text('longrope') },
+    { code: 'UNSUPPORTED_FEATURE', message: /"longrope".*none, linear and yarn/ },
   ],
 ];
 
 for (const [what, changes, error] of REFUSED) {
   test(`refuses a file with ${what}`, async () => {
     const gguf = withMetadata(await read(), changes);
-    assert.throws(() => defineModel(gguf), error);
+    await assert.rejects(defineModel(gguf), error);
   });
 }
 
-test('refuses frequency factors, which it would otherwise ignore', async () => {
-  const gguf = withTensor(await read(), 'rope_freqs.weight', [8]);
-  assert.throws(() => defineModel(gguf), { code: 'UNSUPPORTED_FEATURE', message: /frequency factors/ });
+/** The angles of a file with other metadata, [nCtx, headDim]. */
+async function anglesOf(changes: Readonly<Record<string, MetadataEntry>>, gguf?: Gguf): Promise<Float32Array> {
+  const { buildGraph } = await defineModel(withMetadata(gguf ?? (await read()), changes));
+  return buildGraph(LIMITS).constants.get('rope.angles')!;
+}
+
+test('linear scaling divides positions, also where a file names but the factor, by its old key', async () => {
+  const plain = await anglesOf({});
+  const scalings: readonly Readonly<Record<string, MetadataEntry>>[] = [
+    { 'llama.rope.scaling.type': text('linear'), 'llama.rope.scaling.factor': f32(4) },
+    { 'llama.rope.scaling.factor': f32(4) },
+    { 'llama.rope.scale_linear': f32(4) },
+  ];
+  for (const changes of scalings) {
+    // Position 4 turns as far as position 1 did.
+    assert.deepEqual((await anglesOf(changes)).subarray(4 * 16, 5 * 16), plain.subarray(16, 32));
+  }
+  const none = { 'llama.rope.scaling.type': text('none'), 'llama.rope.scaling.factor': f32(4) };
+  assert.deepEqual(await anglesOf(none), plain);
 });
 
-test('linear scaling divides positions', async () => {
-  const gguf = withMetadata(await read(), {
-    'llama.rope.scaling.type': text('linear'),
-    'llama.rope.scaling.factor': { type: 'f32', value: 4 },
+test('YaRN takes its original context from the file, or the one that the model was trained for', async () => {
+  const yarn = { 'llama.rope.scaling.type': text('yarn'), 'llama.rope.scaling.factor': f32(4) };
+  const withContext = (nCtx: number): Promise<Float32Array> =>
+    anglesOf({ ...yarn, 'llama.rope.scaling.original_context_length': u32(nCtx) });
+  assert.deepEqual(await anglesOf(yarn), await withContext(SMALL.nCtx));
+  assert.notDeepEqual(await anglesOf(yarn), await withContext(8 * SMALL.nCtx));
+});
+
+test('frequency factors divide the frequency of each pair', async () => {
+  const freqFactors = Float32Array.from([1, 1, 2, 4, 4, 4, 8, 8]);
+  const [scaled, plain] = [await anglesOf({}, await read({ freqFactors })), await anglesOf({})];
+  freqFactors.forEach((factor, pair) => {
+    for (const at of [2 * pair, 2 * pair + 1]) assert.equal(scaled[8 * 16 + at], plain[(8 / factor) * 16 + at]);
   });
-  const anglesOf = (file: Gguf): Float32Array => defineModel(file).buildGraph(LIMITS).constants.get('rope.angles')!;
-  const [scaled, plain] = [anglesOf(gguf), anglesOf(await read())];
-  // Position 4 turns as far as position 1 did.
-  assert.deepEqual(scaled.subarray(4 * 16, 5 * 16), plain.subarray(16, 32));
+});
+
+test('refuses frequency factors that are not numbers above 0, one a pair', async () => {
+  for (const bad of [0, -1, NaN, Infinity]) {
+    const gguf = await read({ freqFactors: new Float32Array(8).fill(1, 0, 7).fill(bad, 7) });
+    await assert.rejects(defineModel(gguf), { code: 'GGUF_INVALID', message: /rope_freqs.*positive/ });
+  }
+  const short = await read({ freqFactors: new Float32Array(4).fill(1) });
+  await assert.rejects(defineModel(short), { code: 'SHAPE_MISMATCH', message: /rope_freqs.*\[8\], got \[4\]/ });
 });

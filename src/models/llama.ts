@@ -2,6 +2,7 @@
 // and a gated MLP, RMSNorm, and an output matrix that may be the embedding table.
 
 import { GgufError, UnsupportedError } from '../base/errors.ts';
+import { readTensorBytes } from '../gguf/reader.ts';
 import type { Gguf } from '../gguf/reader.ts';
 import { stepInputs } from '../graph/step.ts';
 import type { ProgramLimits } from '../graph/step.ts';
@@ -11,7 +12,7 @@ import { Embedding, Linear } from '../nn/linear.ts';
 import { GatedMLP } from '../nn/mlp.ts';
 import { RMSNorm } from '../nn/norm.ts';
 import type { RopeConfig } from '../nn/rope.ts';
-import { weightsOf } from './model.ts';
+import { parametersOf, tensorOf, weightsOf } from './model.ts';
 import type { HyperParameters, ModelDefinition } from './model.ts';
 
 interface LlamaParameters extends HyperParameters {
@@ -19,29 +20,21 @@ interface LlamaParameters extends HyperParameters {
   readonly rope: RopeConfig;
 }
 
-export function llama(gguf: Gguf): ModelDefinition {
-  const hyperParameters = readParameters(gguf);
-  return { hyperParameters, buildGraph: (limits) => buildGraph(gguf, hyperParameters, limits) };
+export async function llama(gguf: Gguf): Promise<ModelDefinition> {
+  const hyperParameters = await readParameters(gguf);
+  return { hyperParameters, gguf, buildGraph: (limits) => buildGraph(gguf, hyperParameters, limits) };
 }
 
-function readParameters(gguf: Gguf): LlamaParameters {
-  const { metadata } = gguf;
-  const number = (key: string, expected: string, fits: (value: number) => boolean, fallback?: number): number => {
-    const value = metadata.getNumber(`llama.${key}`, fallback);
-    if (fits(value)) return value;
-    throw new GgufError('GGUF_INVALID', `${gguf.source.name}: "llama.${key}" expected ${expected}, got ${value}`);
-  };
-  const count = (key: string, fallback?: number): number =>
-    number(key, 'a positive integer', (n) => Number.isInteger(n) && n > 0, fallback);
-  const positive = (key: string, fallback?: number): number =>
-    number(key, 'a positive number', (x) => x > 0 && x < Infinity, fallback);
+async function readParameters(gguf: Gguf): Promise<LlamaParameters> {
+  const { count, nonNegative } = parametersOf(gguf, 'llama');
   const nEmbd = count('embedding_length');
   const nHead = count('attention.head_count');
   const nHeadKv = count('attention.head_count_kv', nHead);
   const headDim = count('attention.key_length', Math.ceil(nEmbd / nHead));
   const nRot = count('rope.dimension_count', headDim);
-  const scaling = metadata.getString('llama.rope.scaling.type', 'none');
-  refuseWhatIsNotBuilt(gguf, { nEmbd, nHead, nHeadKv, headDim, nRot });
+  requireEvenHeads(gguf, { nEmbd, nHead, nHeadKv, headDim, nRot });
+  if (gguf.metadata.getNumber('llama.expert_count', 0) > 0) throw unsupported(gguf, 'a mixture of experts');
+  const nCtxTrain = count('context_length');
   return {
     architecture: 'llama',
     nVocab: gguf.tensors.get('token_embd.weight')?.shape[0] ?? count('vocab_size'),
@@ -51,38 +44,62 @@ function readParameters(gguf: Gguf): LlamaParameters {
     nHeadKv,
     headDim,
     nFf: count('feed_forward_length'),
-    nCtxTrain: count('context_length'),
-    normEps: number('attention.layer_norm_rms_epsilon', 'a number from 0 on', (x) => x >= 0 && x < Infinity),
-    rope: {
-      headDim,
-      nRot,
-      freqBase: positive('rope.freq_base', 10000),
-      freqScale: scaling === 'linear' ? 1 / positive('rope.scaling.factor') : 1,
-      pairing: 'interleaved',
-    },
+    nCtxTrain,
+    normEps: nonNegative('attention.layer_norm_rms_epsilon'),
+    rope: await readRope(gguf, headDim, nRot, nCtxTrain),
   };
 }
 
-function refuseWhatIsNotBuilt(
-  gguf: Gguf,
+function unsupported(gguf: Gguf, what: string): UnsupportedError {
+  return new UnsupportedError('UNSUPPORTED_FEATURE', `${gguf.source.name}: ${what} is not supported yet`);
+}
+
+function requireEvenHeads(
+  { metadata, source }: Gguf,
   p: { nEmbd: number; nHead: number; nHeadKv: number; headDim: number; nRot: number },
 ): void {
-  const { metadata, source } = gguf;
   const isSplitEvenly = metadata.has('llama.attention.key_length') || p.nEmbd % p.nHead === 0;
-  const refuse = (what: string): never => {
-    throw new UnsupportedError('UNSUPPORTED_FEATURE', `${source.name}: ${what} is not supported yet`);
-  };
-  if (p.nHead % p.nHeadKv !== 0 || !isSplitEvenly || p.nRot > p.headDim || p.nRot % 2 !== 0) {
-    throw new GgufError(
-      'GGUF_INVALID',
-      `${source.name}: heads do not divide: embedding ${p.nEmbd}, heads ${p.nHead}, key-value heads ${p.nHeadKv}, ` +
-        `rotary dimensions ${p.nRot}`,
-    );
+  if (p.nHead % p.nHeadKv === 0 && isSplitEvenly && p.nRot <= p.headDim && p.nRot % 2 === 0) return;
+  throw new GgufError(
+    'GGUF_INVALID',
+    `${source.name}: heads do not divide: embedding ${p.nEmbd}, heads ${p.nHead}, key-value heads ${p.nHeadKv}, ` +
+      `rotary dimensions ${p.nRot}`,
+  );
+}
+
+/** As in llama.cpp, a file that names a factor and no kind of scaling means linear. */
+async function readRope(gguf: Gguf, headDim: number, nRot: number, nCtxTrain: number): Promise<RopeConfig> {
+  const { count, positive } = parametersOf(gguf, 'llama');
+  const scaling = gguf.metadata.getString('llama.rope.scaling.type', 'linear');
+  if (!['none', 'linear', 'yarn'].includes(scaling)) {
+    throw unsupported(gguf, `RoPE scaling "${scaling}" (none, linear and yarn are)`);
   }
-  if (metadata.getNumber('llama.expert_count', 0) > 0) refuse('a mixture of experts');
-  const scaling = metadata.getString('llama.rope.scaling.type', 'none');
-  if (scaling !== 'none' && scaling !== 'linear') refuse(`RoPE scaling "${scaling}" (none and linear are)`);
-  if (gguf.tensors.has('rope_freqs.weight')) refuse('RoPE with frequency factors (Llama 3.1 and later)');
+  // The key of a factor in old files.
+  const factor = scaling === 'none' ? 1 : positive('rope.scaling.factor', positive('rope.scale_linear', 1));
+  return {
+    headDim,
+    nRot,
+    freqBase: positive('rope.freq_base', 10000),
+    freqScale: 1 / factor,
+    pairing: 'interleaved',
+    attnFactor: positive('rope.scaling.attn_factor', 1),
+    yarn: scaling === 'yarn' ? { nCtxOrig: count('rope.scaling.original_context_length', nCtxTrain) } : undefined,
+    freqFactors: await readFreqFactors(gguf, nRot / 2),
+  };
+}
+
+/** What Llama 3.1 and later divide each frequency by, where the file has it. */
+async function readFreqFactors(gguf: Gguf, nPair: number): Promise<Float32Array | undefined> {
+  const name = 'rope_freqs.weight';
+  if (!gguf.tensors.has(name)) return undefined;
+  const info = tensorOf(gguf, name, [nPair]);
+  if (info.dtype !== 'F32') throw unsupported(gguf, `tensor "${name}" in ${info.dtype} (F32 is)`);
+  const view = new DataView((await readTensorBytes(gguf, info)).buffer);
+  const factors = Float32Array.from({ length: nPair }, (_, pair) => view.getFloat32(4 * pair, true));
+  const bad = factors.find((factor) => !(factor > 0 && factor < Infinity));
+  if (bad === undefined) return factors;
+  const message = `${gguf.source.name}: tensor "${name}" expected positive numbers, got ${bad}`;
+  throw new GgufError('GGUF_INVALID', message, { tensor: name });
 }
 
 function buildGraph(gguf: Gguf, p: LlamaParameters, limits: ProgramLimits): Graph {

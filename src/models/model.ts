@@ -1,7 +1,7 @@
 // What an architecture file makes of a GGUF: hyper-parameters, and a graph built from the weights by name.
 
-import type { Gguf } from '../gguf/reader.ts';
 import { GgufError, ShapeError } from '../base/errors.ts';
+import type { Gguf, TensorInfo } from '../gguf/reader.ts';
 import type { Graph, Tensor } from '../graph/tensor.ts';
 import type { ProgramLimits } from '../graph/step.ts';
 import type { WeightScope } from '../nn/module.ts';
@@ -23,11 +23,41 @@ export interface HyperParameters {
 /** A model that can be built into programs of different limits. */
 export interface ModelDefinition {
   readonly hyperParameters: HyperParameters;
+  /** The file, with its tensors by the names that the graph has for them. */
+  readonly gguf: Gguf;
   /** Builds the graph from tokens to logits f32[nOutputs, nVocab], its one output. */
   buildGraph(limits: ProgramLimits): Graph;
 }
 
-export type Architecture = (gguf: Gguf) => ModelDefinition;
+/** Reads what decides the graph, which may be in small tensors. The file's source is open until then. */
+export type Architecture = (gguf: Gguf) => Promise<ModelDefinition>;
+
+/** Getters of checked numbers whose keys begin with the architecture's name; without a fallback a key must be there. */
+export interface ParameterReader {
+  /** A positive integer. */
+  count(key: string, fallback?: number): number;
+  /** A finite number above 0. */
+  positive(key: string, fallback?: number): number;
+  /** A finite number from 0 on. */
+  nonNegative(key: string, fallback?: number): number;
+}
+
+/** Its getters throw a GgufError GGUF_INVALID for a value out of range, GGUF_MISSING for none. */
+export function parametersOf(gguf: Gguf, architecture: string): ParameterReader {
+  const reader =
+    (expected: string, fits: (value: number) => boolean) =>
+    (name: string, fallback?: number): number => {
+      const key = `${architecture}.${name}`;
+      const value = gguf.metadata.getNumber(key, fallback);
+      if (fits(value)) return value;
+      throw new GgufError('GGUF_INVALID', `${gguf.source.name}: "${key}" expected ${expected}, got ${value}`);
+    };
+  return {
+    count: reader('a positive integer', (n) => Number.isInteger(n) && n > 0),
+    positive: reader('a positive number', (x) => x > 0 && x < Infinity),
+    nonNegative: reader('a number from 0 on', (x) => x >= 0 && x < Infinity),
+  };
+}
 
 /** The weights of a file as a scope; every use is checked against the file's tensors. */
 export function weightsOf(gguf: Gguf, graph: Graph, prefix = ''): WeightScope {
@@ -40,6 +70,14 @@ export function weightsOf(gguf: Gguf, graph: Graph, prefix = ''): WeightScope {
 }
 
 function weightOf(gguf: Gguf, graph: Graph, name: string, shape: readonly number[]): Tensor {
+  return graph.leaf('weight', name, tensorOf(gguf, name, shape).dtype, shape);
+}
+
+/**
+ * The descriptor of a tensor that must have that shape.
+ * @throws {GgufError} GGUF_MISSING, {ShapeError}
+ */
+export function tensorOf(gguf: Gguf, name: string, shape: readonly number[]): TensorInfo {
   const info = gguf.tensors.get(name);
   if (!info) {
     throw new GgufError('GGUF_MISSING', `${gguf.source.name}: tensor "${name}" is missing; the file is incomplete`, {
@@ -53,5 +91,31 @@ function weightOf(gguf: Gguf, graph: Graph, name: string, shape: readonly number
       { tensor: name },
     );
   }
-  return graph.leaf('weight', name, info.dtype, shape);
+  return info;
+}
+
+/**
+ * The file with some tensors as several: `attn_qkv` of every layer as `attn_q`, `attn_k` and `attn_v`, say, weights and
+ * biases. Rows follow each other in the file, so that a part is a place like any other.
+ * @param parts  rows of each part, in their order
+ * @throws {ShapeError} when a tensor has more or fewer rows
+ */
+export function splitRows(gguf: Gguf, whole: string, parts: Readonly<Record<string, number>>): Gguf {
+  const nRows = Object.values(parts).reduce((sum, n) => sum + n, 0);
+  const tensors = new Map<string, TensorInfo>();
+  for (const info of gguf.tensors.values()) {
+    if (!info.name.includes(`.${whole}.`)) {
+      tensors.set(info.name, info);
+      continue;
+    }
+    tensorOf(gguf, info.name, [nRows, ...info.shape.slice(1)]);
+    let { offsetBytes } = info;
+    for (const [part, n] of Object.entries(parts)) {
+      const name = info.name.replace(whole, part);
+      const sizeBytes = (info.sizeBytes / nRows) * n;
+      tensors.set(name, { ...info, name, shape: [n, ...info.shape.slice(1)], offsetBytes, sizeBytes });
+      offsetBytes += sizeBytes;
+    }
+  }
+  return { ...gguf, tensors };
 }

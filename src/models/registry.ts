@@ -2,13 +2,14 @@
 
 import { UnsupportedError } from '../base/errors.ts';
 import type { Gguf } from '../gguf/reader.ts';
+import { gpt2 } from './gpt2.ts';
 import { llama } from './llama.ts';
 import type { Architecture, ModelDefinition } from './model.ts';
 
-const ARCHITECTURES: Readonly<Record<string, Architecture>> = { llama };
+const ARCHITECTURES: Readonly<Record<string, Architecture>> = { llama, gpt2 };
 
-/** @throws {UnsupportedError} UNSUPPORTED_ARCHITECTURE with the list of what works */
-export function defineModel(gguf: Gguf): ModelDefinition {
+/** @throws {UnsupportedError} UNSUPPORTED_ARCHITECTURE with the list of what works; what the architecture throws */
+export async function defineModel(gguf: Gguf): Promise<ModelDefinition> {
   const name = gguf.metadata.getString('general.architecture');
   if (!Object.hasOwn(ARCHITECTURES, name)) {
     const known = Object.keys(ARCHITECTURES).join(', ');

@@ -129,6 +129,38 @@ test('angles are position · base^(−2i / nRot), scaled, to float32', () => {
   }
 });
 
+const YARN = { headDim: 8, nRot: 8, freqBase: 10_000, freqScale: 0.25, pairing: 'interleaved' } as const;
+
+test('YaRN keeps fast frequencies, divides slow ones by the factor, and has a ramp between', () => {
+  // Over 4,000 positions the pairs turn 637, 64, 6.4 and 0.64 times. 32 turns, the upper end of the ramp, lie after
+  // pair 1, and 1 turn, the lower end, before pair 3.
+  const angles = ropeAngles({ ...YARN, yarn: { nCtxOrig: 4000 } }, 2);
+  const kept = [1, 1, 1 / 2, 0];
+  kept.forEach((share, pair) => {
+    const angle = 10 ** -pair * (share + 0.25 * (1 - share));
+    const magnitude = 1 + 0.1 * Math.log(4);
+    assert.ok(Math.abs(angles[8 + 2 * pair]! - magnitude * Math.cos(angle)) < 2e-7, `pair ${pair}`);
+    assert.ok(Math.abs(angles[8 + 2 * pair + 1]! - magnitude * Math.sin(angle)) < 2e-7, `pair ${pair}`);
+  });
+});
+
+test('rotated vectors are multiplied by the attention factor, and YaRN without scaling changes nothing', () => {
+  const plain = ropeAngles({ ...YARN, freqScale: 1 }, 9);
+  assert.deepEqual(ropeAngles({ ...YARN, freqScale: 1, yarn: { nCtxOrig: 100 } }, 9), plain);
+  assert.deepEqual(
+    ropeAngles({ ...YARN, freqScale: 1, attnFactor: 0.5 }, 9),
+    plain.map((x) => x / 2),
+  );
+});
+
+test('frequency factors divide frequencies', () => {
+  const freqFactors = Float32Array.of(1, 2, 4, 8);
+  const angles = ropeAngles({ ...YARN, freqScale: 1, freqFactors }, 2);
+  freqFactors.forEach((factor, pair) => {
+    assert.ok(Math.abs(angles[8 + 2 * pair + 1]! - Math.sin(10 ** -pair / factor)) < 1e-7);
+  });
+});
+
 test('all layers share one table of angles', () => {
   const graph = new Graph();
   const config = { headDim: 4, nRot: 4, freqBase: 10_000, freqScale: 1, pairing: 'halves' } as const;

@@ -2,7 +2,7 @@
 // The angles of all positions are a constant of the graph, computed once in float64 with our own functions, so that
 // every machine gets the same bits.
 
-import { cos, pow, sin } from '../base/math.ts';
+import { cos, log, pow, sin } from '../base/math.ts';
 import type { Graph, Tensor } from '../graph/tensor.ts';
 
 export interface RopeConfig {
@@ -10,8 +10,14 @@ export interface RopeConfig {
   /** Rotated elements of a head, even, at most headDim. */
   readonly nRot: number;
   readonly freqBase: number;
-  /** Positions are divided by this (linear scaling); 1 for none. */
+  /** Frequencies are multiplied by this: 1 / factor where positions are stretched by a factor, else 1. */
   readonly freqScale: number;
+  /** YaRN (arXiv:2309.00071): `freqScale` is for slow frequencies only, and fast ones stay as they are. */
+  readonly yarn?: { readonly nCtxOrig: number };
+  /** By what each frequency is divided, f32[nRot / 2] (Llama 3.1). Default 1. */
+  readonly freqFactors?: Float32Array;
+  /** Queries and keys are multiplied by this when they are rotated; YaRN adds a factor of its own. Default 1. */
+  readonly attnFactor?: number;
   /** `interleaved`: pairs (2i, 2i+1), llama's GGUF order. `halves`: pairs (i, i + nRot/2), NeoX's. */
   readonly pairing: 'interleaved' | 'halves';
 }
@@ -35,16 +41,45 @@ export class Rope {
   }
 }
 
-/** f32[nCtx, nRot]: for position p and pair i, cos and sin of p · freqScale · freqBase^(−2i / nRot). */
-export function ropeAngles({ nRot, freqBase, freqScale }: RopeConfig, nCtx: number): Float32Array {
+/** f32[nCtx, nRot]: for position p and pair i, magnitude · cos and sin of p · frequency i. */
+export function ropeAngles(config: RopeConfig, nCtx: number): Float32Array {
+  const { nRot } = config;
   const angles = new Float32Array(nCtx * nRot);
+  const magnitude = magnitudeOf(config);
   for (let pair = 0; pair < nRot / 2; pair++) {
-    const frequency = pow(freqBase, (-2 * pair) / nRot) * freqScale;
+    const frequency = frequencyOf(config, pair);
     for (let position = 0; position < nCtx; position++) {
       const at = position * nRot + 2 * pair;
-      angles[at] = cos(position * frequency);
-      angles[at + 1] = sin(position * frequency);
+      angles[at] = magnitude * cos(position * frequency);
+      angles[at + 1] = magnitude * sin(position * frequency);
     }
   }
   return angles;
+}
+
+/** freqBase^(−2i / nRot), scaled. */
+function frequencyOf(config: RopeConfig, pair: number): number {
+  const { nRot, freqBase, freqScale, freqFactors } = config;
+  const frequency = pow(freqBase, (-2 * pair) / nRot) / (freqFactors?.[pair] ?? 1);
+  const kept = keptByYarn(config, pair);
+  return frequency * (freqScale * (1 - kept) + kept);
+}
+
+/** Turns in the original context of a pair that YaRN keeps (at least), and of one that it scales (at most). */
+const YARN_BETA_FAST = 32;
+const YARN_BETA_SLOW = 1;
+
+/** How much of a frequency stays as it is, 0..1: all of fast ones, nothing of slow ones, with a ramp in between. */
+function keptByYarn({ nRot, freqBase, yarn }: RopeConfig, pair: number): number {
+  if (!yarn) return 0;
+  /** The pair that turns so often in the original context, if there were one for every number of turns. */
+  const pairOf = (turns: number): number => (nRot * log(yarn.nCtxOrig / (turns * 2 * Math.PI))) / (2 * log(freqBase));
+  const first = Math.max(0, Math.floor(pairOf(YARN_BETA_FAST)));
+  const last = Math.min(nRot - 1, Math.ceil(pairOf(YARN_BETA_SLOW)));
+  return 1 - Math.min(1, Math.max(0, (pair - first) / Math.max(0.001, last - first)));
+}
+
+/** YaRN makes up for attention that thins out over more positions. */
+function magnitudeOf({ freqScale, yarn, attnFactor = 1 }: RopeConfig): number {
+  return yarn && freqScale < 1 ? attnFactor * (1 + 0.1 * log(1 / freqScale)) : attnFactor;
 }

@@ -81,7 +81,7 @@ function checkOptions(vocabSize: number, minFrequency: number, specialTokens: re
 
 /** How often each piece occurs. */
 function countPieces(texts: Iterable<string>, specialTokens: readonly string[], name: string): Map<string, number> {
-  const endOfPiece = findPreTokenizer(name);
+  const { endOfPiece } = findPreTokenizer(name);
   const special = new SpecialTokens(specialTokens, [...specialTokens.keys()]);
   const counts = new Map<string, number>();
   for (const text of texts) {

@@ -56,6 +56,19 @@ test('of a merge that is listed twice the first counts', () => {
   assert.deepEqual(encode(vocabularyOf(['a b', 'b c', 'a b']), 'abc'), ['ab', 'c']);
 });
 
+test("with Llama 3's rules a piece that is a token is that token, whatever its bytes would merge into", () => {
+  const tokens = [...BYTE_CHARS, 'ab', 'bc', 'abc', 'Ġabc'];
+  const encodeWith = (preTokenizer: string): string[] =>
+    encode(vocabularyOf(['a b', 'b c'], { tokens, preTokenizer }), 'abc abc abcc');
+  assert.deepEqual(encodeWith('llama-bpe'), ['abc', 'Ġabc', 'Ġ', 'ab', 'c', 'c']);
+  assert.deepEqual(encodeWith('qwen2'), ['ab', 'c', 'Ġ', 'ab', 'c', 'Ġ', 'ab', 'c', 'c']);
+});
+
+test("with Llama 3's rules a piece is no control token", () => {
+  const vocabulary = vocabularyOf([], { preTokenizer: 'llama-bpe' });
+  assert.deepEqual(encode({ ...vocabulary, tokens: [...BYTE_CHARS, 'end'] }, 'end'), ['e', 'n', 'd']);
+});
+
 test('merges never cross pieces', () => {
   assert.deepEqual(encode(vocabularyOf(['a .', 'a Ġ', 'Ġ a']), 'a. a'), ['a', '.', 'Ġa']);
 });
@@ -105,16 +118,18 @@ test('rejects a pre-tokenizer that is not known', () => {
   assert.throws(() => createTokenizer(vocabularyOf([], { preTokenizer: 'nonsense' })), UnsupportedError);
 });
 
-test('decoding what was encoded gives the text again, whatever it is', () => {
-  const tokenizer = createTokenizer(vocabularyOf(['a b', 'Ã ©', 'Ġ a', 'Ġa b', 'Ċ Ċ', "' s"]));
-  const text = fc.oneof(
-    fc.string({ unit: 'binary' }),
-    fc.string({ unit: fc.constantFrom(' ', 'a', 'b', 'é', '日', '🙂', '<end>', '\ufeff', '\n', "'", 's') }),
-  );
-  fc.assert(
-    fc.property(text, fc.boolean(), (each, parseSpecial) => {
-      assert.equal(tokenizer.decode(tokenizer.encode(each, { parseSpecial }), { skipSpecial: false }), each);
-    }),
-    { seed: 8, numRuns: 1000 },
-  );
-});
+for (const preTokenizer of ['gpt-2', 'smollm', 'llama-bpe', 'qwen2']) {
+  test(`decoding what was encoded gives the text again, whatever it is, with the rules of ${preTokenizer}`, () => {
+    const tokenizer = createTokenizer(vocabularyOf(['a b', 'Ã ©', 'Ġ a', 'Ġa b', 'Ċ Ċ', "' s"], { preTokenizer }));
+    const text = fc.oneof(
+      fc.string({ unit: 'binary' }),
+      fc.string({ unit: fc.constantFrom(' ', 'a', 'b', 'é', '日', '🙂', '<end>', '\ufeff', '\n', "'", 's') }),
+    );
+    fc.assert(
+      fc.property(text, fc.boolean(), (each, parseSpecial) => {
+        assert.equal(tokenizer.decode(tokenizer.encode(each, { parseSpecial }), { skipSpecial: false }), each);
+      }),
+      { seed: 8, numRuns: 1000 },
+    );
+  });
+}

@@ -6,7 +6,7 @@ import { OptionError } from '../base/errors.ts';
 import { mergeSymbols, type MergeRules } from './merge.ts';
 import { findPreTokenizer, GPT2_PRE_TOKENIZER } from './pre-tokenizers.ts';
 import type { TextCodec } from './text-codec.ts';
-import { TOKEN_TYPE, type Vocabulary } from './vocabulary.ts';
+import { TOKEN_LENGTH_MAX, TOKEN_TYPE, type Vocabulary } from './vocabulary.ts';
 
 /**
  * The character by which vocabularies write each byte: visible Latin-1 characters stand for themselves, the other bytes
@@ -41,8 +41,8 @@ const KNOWN_PIECES_MAX = 2 ** 18;
  */
 export function createBpe(vocabulary: Vocabulary, tokenTypes: ArrayLike<number>): TextCodec {
   const { tokens, unknownId } = vocabulary;
-  const endOfPiece = findPreTokenizer(vocabulary.preTokenizer ?? GPT2_PRE_TOKENIZER);
-  const { rules, idOf, textOf } = createMergeTable(vocabulary, tokenTypes);
+  const { endOfPiece, ignoresMerges } = findPreTokenizer(vocabulary.preTokenizer ?? GPT2_PRE_TOKENIZER);
+  const { rules, idOf, textOf, idOfText } = createMergeTable(vocabulary, tokenTypes);
   const utf8 = new TextEncoder();
 
   /** A symbol that is no token ends as the tokens of its bytes. */
@@ -56,7 +56,10 @@ export function createBpe(vocabulary: Vocabulary, tokenTypes: ArrayLike<number>)
   };
 
   const encodePiece = (piece: string): number[] => {
-    const symbols = Int32Array.from(utf8.encode(piece));
+    const bytes = utf8.encode(piece);
+    const whole = ignoresMerges && bytes.length <= TOKEN_LENGTH_MAX ? idOfText(spellBytes(bytes)) : -1;
+    if (whole >= 0) return [whole];
+    const symbols = Int32Array.from(bytes);
     const count = mergeSymbols(symbols, rules);
     const ids: number[] = [];
     for (let i = 0; i < count; i++) {
@@ -112,6 +115,8 @@ interface MergeTable {
   idOf(symbol: number): number;
   /** What a symbol writes, in BYTE_CHARS. */
   textOf(symbol: number): string;
+  /** The token of that text, or -1. */
+  idOfText(text: string): number;
 }
 
 /** A symbol is a byte, or 256 + the place in the list of the merge that made it. */
@@ -140,6 +145,7 @@ function createMergeTable(vocabulary: Vocabulary, tokenTypes: ArrayLike<number>)
     pairs.push({ left: numberText(left), right: numberText(right) });
     numbers[FIRST_MERGED + rank] = numberText(left + right);
   }
+  const asId = (number: number): number => (number < nVocab ? number : -1);
   const stride = texts.length;
   const symbolOf = new Map<number, number>();
   for (const [rank, { left, right }] of pairs.entries()) {
@@ -151,8 +157,9 @@ function createMergeTable(vocabulary: Vocabulary, tokenTypes: ArrayLike<number>)
       join: (left, right) => symbolOf.get(numbers[left]! * stride + numbers[right]!) ?? -1,
       rankOf: (symbol) => symbol - FIRST_MERGED,
     },
-    idOf: (symbol) => (numbers[symbol]! < nVocab ? numbers[symbol]! : -1),
+    idOf: (symbol) => asId(numbers[symbol]!),
     textOf: (symbol) => texts[numbers[symbol]!]!,
+    idOfText: (text) => asId(numberOf.get(text) ?? nVocab),
   };
 }
 

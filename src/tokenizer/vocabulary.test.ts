@@ -128,6 +128,15 @@ test("byte-level BPE that says nothing has no special tokens, not llama.cpp's id
   );
 });
 
+test("byte-level BPE with Llama 3's rules adds BOS unless the file says otherwise or names none", () => {
+  const addBosOf = (entries: Record<string, unknown>): boolean =>
+    readVocabulary(metadataOf({ model: 'gpt2', merges: [], pre: 'llama-bpe', ...entries })).addBos;
+  assert.equal(addBosOf({ bos_token_id: 1 }), true);
+  assert.equal(addBosOf({ bos_token_id: 1, add_bos_token: false }), false);
+  assert.equal(addBosOf({ bos_token_id: 1, pre: 'qwen2' }), false);
+  assert.equal(addBosOf({}), false);
+});
+
 const written = (vocabulary: Parameters<typeof vocabularyEntries>[0]): Record<string, unknown> =>
   Object.fromEntries(
     vocabularyEntries(vocabulary).map(([key, { value }]) => [key.replace('tokenizer.ggml.', ''), value]),

@@ -3,6 +3,7 @@
 // checked, and the algorithms trust it. Does not know the GGUF reader and writer, only the getters and an entry's form.
 
 import { GgufError, OptionError } from '../base/errors.ts';
+import { addsBosByDefault } from './pre-tokenizers.ts';
 
 /** What a token is, numbered as in `tokenizer.ggml.token_type` (and as in SentencePiece). */
 export const TOKEN_TYPE = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
@@ -52,7 +53,8 @@ type Defaults = Pick<Vocabulary, 'bosId' | 'eosId' | 'unknownId' | 'addBos' | 'a
 
 /**
  * llama.cpp's defaults by tokenizer model; a default id that the vocabulary is too small for does not count. For gpt2
- * it takes 11 as BOS and EOS, which is right for Falcon only and elsewhere a comma: here there is none.
+ * it takes 11 as BOS and EOS, which is right for Falcon only and elsewhere a comma: here there is none, and by default
+ * a BOS that is not named is not added.
  */
 const DEFAULTS: ReadonlyMap<string, Defaults> = new Map([
   ['llama', { bosId: 1, eosId: 2, unknownId: 0, addBos: true, addEos: false, addSpacePrefix: true }],
@@ -102,6 +104,10 @@ export function readVocabulary(metadata: MetadataReader): Vocabulary {
     return id;
   };
 
+  const bosId = readId('bos', defaults.bosId);
+  const preTokenizer = metadata.has('tokenizer.ggml.pre') ? metadata.getString('tokenizer.ggml.pre') : undefined;
+  const addsBos =
+    defaults.addBos || (bosId !== undefined && preTokenizer !== undefined && addsBosByDefault(preTokenizer));
   const endOfGenerationIds = tokens.flatMap((text, id) => (END_OF_GENERATION_TEXTS.has(text) ? [id] : []));
   const vocabulary: Vocabulary = {
     model,
@@ -109,15 +115,15 @@ export function readVocabulary(metadata: MetadataReader): Vocabulary {
     scores: readScores(metadata, nVocab),
     tokenTypes: readTokenTypes(metadata, nVocab, endOfGenerationIds),
     merges: readMerges(metadata, model),
-    bosId: readId('bos', defaults.bosId),
+    bosId,
     eosId: readId('eos', defaults.eosId),
     eotId: readId('eot'),
     unknownId: readId('unknown', defaults.unknownId),
     endOfGenerationIds: [...endOfGenerationIds, ...[readId('eom')].filter((id) => id !== undefined)],
-    addBos: metadata.getBoolean('tokenizer.ggml.add_bos_token', defaults.addBos),
+    addBos: metadata.getBoolean('tokenizer.ggml.add_bos_token', addsBos),
     addEos: metadata.getBoolean('tokenizer.ggml.add_eos_token', defaults.addEos),
     addSpacePrefix: metadata.getBoolean('tokenizer.ggml.add_space_prefix', defaults.addSpacePrefix),
-    preTokenizer: metadata.has('tokenizer.ggml.pre') ? metadata.getString('tokenizer.ggml.pre') : undefined,
+    preTokenizer,
   };
   for (const [flag, id, name] of [
     [vocabulary.addBos, vocabulary.bosId, 'bos'],

@@ -38,6 +38,12 @@ const COUNTS = [
   'context_length',
 ];
 
+const ROPE = 'llama.rope.scaling';
+const YARN: readonly Change[] = [
+  [`${ROPE}.type`, text('yarn')],
+  [`${ROPE}.factor`, f32(4)],
+];
+
 const CASES: readonly Case[] = [
   ...COUNTS.flatMap((name): Case[] => {
     const key = `llama.${name}`;
@@ -89,7 +95,15 @@ const CASES: readonly Case[] = [
     ['llama.rope.scaling.type', text('linear')],
     ['llama.rope.scaling.factor', f32(factor)],
   ]),
-  ['unknown RoPE scaling', 'UNSUPPORTED_FEATURE', /"yarn"/, ['llama.rope.scaling.type', text('yarn')]],
+  ['unknown RoPE scaling', 'UNSUPPORTED_FEATURE', /"longrope"/, ['llama.rope.scaling.type', text('longrope')]],
+  [
+    'YaRN of a context of 0',
+    'GGUF_INVALID',
+    /original_context_length/,
+    ...YARN,
+    [`${ROPE}.original_context_length`, u32(0)],
+  ],
+  ['YaRN with a factor of 0', 'GGUF_INVALID', /attn_factor/, ...YARN, [`${ROPE}.attn_factor`, f32(0)]],
   ['experts', 'UNSUPPORTED_FEATURE', /experts/, ['llama.expert_count', u32(8)]],
   ['no architecture', 'GGUF_MISSING', /general\.architecture/, ['general.architecture', undefined]],
   [

