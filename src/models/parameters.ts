@@ -81,7 +81,11 @@ async function readRope(
     yarn: scaling === 'yarn' ? { nCtxOrig } : undefined,
   };
   const read = (name: string): Promise<Float32Array | undefined> => readFreqFactors(gguf, `${name}.weight`, nRot / 2);
-  const [all, short, long] = [await read('rope_freqs'), await read('rope_factors_short'), await read('rope_factors_long')];
+  const [all, short, long] = [
+    await read('rope_freqs'),
+    await read('rope_factors_short'),
+    await read('rope_factors_long'),
+  ];
   return (nCtx) => ({ ...rope, freqFactors: all ?? (nCtx > nCtxOrig ? long : short) });
 }
 
