@@ -1,5 +1,5 @@
-// Every decoder architecture with the engine's ways of sharing: texts that run together, and texts whose beginning is in
-// the cache already, are what they are alone. Prompts are longer than the windows. What is right, peers/ says.
+// Every decoder architecture with the engine's ways of sharing: texts that run together, and texts whose beginning is
+// in the cache already, are what they are alone. Prompts are longer than the windows. What is right, peers/ says.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

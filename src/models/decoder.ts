@@ -22,7 +22,7 @@ export interface Differences {
   readonly norm?: 'rms' | 'layer';
   /** Where norms are: before attention and the feed-forward part, behind them, or both. Default `before`. */
   readonly norms?: 'before' | 'behind' | 'both';
-  /** The feed-forward part reads what attention reads (`shared`), or the same with a norm of its own. Default: after. */
+  /** The feed-forward part reads what attention reads (`shared`), or with a norm of its own. Default: after it. */
   readonly parallel?: 'shared' | 'ownNorm';
   /** Pairs of rotary positions. Default `interleaved`. */
   readonly pairing?: RopeConfig['pairing'];

@@ -1,5 +1,5 @@
-// Element-by-element kernels: add, mul, scale, softcap, silu, gelu and silu(a)·b. The second operand may be a single row. Threads share the
-// columns, in runs of 16, so that one long row (decoding) is shared as well as many.
+// Element-by-element kernels: add, mul, scale, softcap, silu, gelu and silu(a)·b. The second operand may be a single
+// row. Threads share the columns, in runs of 16, so that one long row (decoding) is shared as well as many.
 
 import { columnsOf } from '../../../graph/tensor.ts';
 import type { Expr, Local } from '../emit/expression.ts';
