@@ -40,7 +40,7 @@ for (const hasGelu of [false, true]) {
   const kinds = Object.entries(FILE_KINDS).filter(([, kind]) => hasGeluOf(kind) === hasGelu);
   for (const format of FORMATS) {
     const cases = kinds.flatMap(([name, kind]) => casesOf(name, kind, format));
-    comparePeers({ ...format, kind: `decoders with ${hasGelu ? 'GELU' : 'SiLU'}`, hasGelu }, cases);
+    comparePeers({ ...format, kind: `decoders with ${hasGelu ? 'GELU' : 'SiLU'}`, hasGelu }, cases, 3 * cases.length);
   }
 }
 
