@@ -23,7 +23,7 @@ function casesOf(name: string, kind: FileKind, { dtype, kvType }: Format): Case[
   const shapes = dtype === 'F32' ? SHAPES : SHAPES.slice(0, 2);
   return shapes.map(({ prefillChunk, ...rest }, i) => {
     const seed = i + 1;
-    const shape: DecoderShape = { ...rest, seed, dtype, nCtx: N_CTX };
+    const shape: DecoderShape = { ...rest, seed, dtype, nCtx: N_CTX, usesAllExperts: dtype !== 'F32' };
     const kernels = i % 2 === 0 ? 'auto' : 'strict';
     return {
       label: `${name}, seed ${seed}`,

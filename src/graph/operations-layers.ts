@@ -22,6 +22,7 @@ export type LayerOp =
   | 'mul'
   | 'scale'
   | 'softcap'
+  | 'sigmoid'
   | 'silu'
   | 'gelu'
   | 'siluMul'
@@ -131,6 +132,9 @@ export const LAYER_OPERATIONS: Readonly<Record<LayerOp, Operation>> = {
       return sameAsFirst('softcap', 1)(inputs, params);
     },
   },
+
+  /** 1 / (1 + e^−x). */
+  sigmoid: { write: 'inPlace', infer: sameAsFirst('sigmoid', 1) },
 
   /** x · sigmoid(x). */
   silu: {

@@ -5,7 +5,7 @@ import { assert } from '../../base/errors.ts';
 import type { OpParams } from '../../graph/operation.ts';
 import type { OpName } from '../../graph/operations.ts';
 import { TRAINING_EVALUATIONS } from './training-operations.ts';
-import { at, build } from './value.ts';
+import { at, build, sum } from './value.ts';
 import type { Value } from './value.ts';
 
 /** @param shape  of the result */
@@ -91,6 +91,46 @@ const attention: Evaluate = ([q, keys, values, positions, sequences, blockTables
   return { data: out, rows: q!.rows, columns: q!.columns };
 };
 
+/** The k largest by value, then by their place, which sorting keeps. */
+const topK: Evaluate = ([x], { k }) => {
+  const chosen = Array.from({ length: x!.rows }, (_, r) => {
+    const row = Array.from(x!.data.subarray(r * x!.columns, (r + 1) * x!.columns), (value, column) => ({
+      value,
+      column,
+    }));
+    return row.sort((a, b) => b.value - a.value).slice(0, k);
+  });
+  return build(x!.rows, k!, (r, c) => chosen[r]![c]!.column);
+};
+
+const expertWeights: Evaluate = ([logits, ids], { isNormalised }) => {
+  return build(ids!.rows, ids!.columns, (r, c) => {
+    const [nAll, nChosen] = [logits!.columns, ids!.columns];
+    const all = Array.from({ length: nAll }, (_, i) => at(logits!, r, i));
+    const chosen = Array.from({ length: nChosen }, (_, i) => at(logits!, r, at(ids!, r, i)));
+    const max = all.reduce((a, b) => Math.max(a, b), -Infinity);
+    const total = (isNormalised ? chosen : all).reduce((sum, x) => sum + Math.exp(x - max), 0);
+    return Math.exp(chosen[c]! - max) / total;
+  });
+};
+
+/** Of w all experts' rows follow each other. */
+const expertMatmul: Evaluate = ([x, w, ids], _, [rows, columns]) => {
+  const k = ids!.columns;
+  const nOut = columns! / k;
+  const runs: Value = { data: x!.data, rows: x!.data.length / w!.columns, columns: w!.columns };
+  return build(rows!, columns!, (r, c) => {
+    const run = Math.floor(c / nOut);
+    const xRow = runs.rows === rows! ? r : r * k + run;
+    return dot(runs, xRow, w!, at(ids!, r, run) * nOut + (c % nOut));
+  });
+};
+
+const expertSum: Evaluate = ([x, weights], _, [rows, columns]) =>
+  build(rows!, columns!, (r, c) => {
+    return sum(weights!.columns, (run) => at(weights!, r, run) * at(x!, r, run * columns! + c));
+  });
+
 const EVALUATIONS: Partial<Record<OpName, Evaluate>> = {
   embed: ([weight, ids]) => selectRows(weight!, ids!),
   gatherRows: ([x, rows]) => selectRows(x!, rows!),
@@ -104,11 +144,16 @@ const EVALUATIONS: Partial<Record<OpName, Evaluate>> = {
   mul: ([a, b]) => build(a!.rows, a!.columns, (r, c) => at(a!, r, c) * at(b!, broadcastRow(b!, r), c)),
   scale: ([x], { factor }) => build(x!.rows, x!.columns, (r, c) => at(x!, r, c) * factor!),
   softcap: ([x], { cap }) => build(x!.rows, x!.columns, (r, c) => softcap(at(x!, r, c), cap!)),
+  sigmoid: ([x]) => build(x!.rows, x!.columns, (r, c) => 1 / (1 + Math.exp(-at(x!, r, c)))),
   silu: ([x]) => build(x!.rows, x!.columns, (r, c) => silu(at(x!, r, c))),
   siluMul: ([a, b]) => build(a!.rows, a!.columns, (r, c) => silu(at(a!, r, c)) * at(b!, broadcastRow(b!, r), c)),
   rope,
   kvWrite,
   attention,
+  topK,
+  expertWeights,
+  expertMatmul,
+  expertSum,
   ...TRAINING_EVALUATIONS,
 };
 

@@ -150,6 +150,7 @@ export const ELEMENTWISE_KERNELS: readonly Kernel[] = [
   elementwise('mul', 2, (_f, target, a, b) => target.set(f32x4.mul(a, b))),
   withNumber('scale', 'factor', (_f, target, a, factor) => target.set(f32x4.mul(a, factor))),
   withNumber('softcap', 'cap', softcapInto),
+  elementwise('sigmoid', 1, (f, target, a) => void sigmoidInto(f, target, a)),
   elementwise('silu', 1, (f, target, a) => siluInto(f, target, a)),
   siluMulKernel,
   elementwise('gelu', 1, (f, target, a) => geluInto(f, target, a)),
