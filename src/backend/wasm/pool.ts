@@ -1,7 +1,7 @@
 // The thread pool: one for each JavaScript thread that runs models (the engine's worker, as a rule), shared by all of
 // them. The calling thread is thread 0 of every program; the pool's threads are 1, 2 … They exist while a model does.
 
-import { platform } from '#platform';
+import { spawnPoolThread } from '#spawnPool';
 import { SmallMindError } from '../../base/errors.ts';
 import type { WorkerHandle } from '../../base/platform.ts';
 import { ABORT_ADDRESS, PHASE_ADDRESS } from './memory.ts';
@@ -138,7 +138,7 @@ class ThreadPool {
   }
 
   #startThread(): Promise<void> {
-    const thread: PoolThread = { worker: platform.spawnPoolThread(), answered: undefined };
+    const thread: PoolThread = { worker: spawnPoolThread(), answered: undefined };
     const index = this.#threads.push(thread);
     thread.worker.onMessage((message) => {
       const { error } = message as PoolReply;
@@ -146,10 +146,13 @@ class ThreadPool {
       else thread.answered?.resolve();
     });
     thread.worker.onError((error) => {
-      this.#crash ??= new SmallMindError(
-        'ENGINE_CRASHED',
-        `a pool thread died: ${error.message}; close all models and load again`,
-      );
+      this.#crash ??=
+        error instanceof SmallMindError
+          ? error
+          : new SmallMindError(
+              'ENGINE_CRASHED',
+              `a pool thread died: ${error.message}; close all models and load again`,
+            );
       thread.answered?.reject(this.#crash);
     });
     return this.#send(index, { type: 'start', control: this.#control, thread: index });
