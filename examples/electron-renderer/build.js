@@ -4,7 +4,8 @@ import { copyFileSync } from 'node:fs';
 import webpack from 'webpack';
 
 const { dirname } = import.meta;
-const output = { filename: 'page.js', publicPath: 'auto' };
+// Workers have no `global`, not even there.
+const output = { filename: 'page.js', publicPath: 'auto', globalObject: 'globalThis' };
 webpack(
   { mode: 'production', context: dirname, target: 'electron-renderer', entry: './page.js', output },
   (error, stats) => {
