@@ -1,7 +1,6 @@
 // The public API: load a model, generate text with it.
 
 import { platform } from '#platform';
-import { LocalModel } from './local-model.ts';
 import type { ModelHost } from './local-model.ts';
 import { Model } from './model.ts';
 import { resolveLoadOptions } from './options.ts';
@@ -78,6 +77,8 @@ async function loadHost(
 ): Promise<ModelHost> {
   if (thread === 'inline') {
     const isAborted = (): boolean => signal?.aborted ?? false;
+    // Apart, so that pages load the engine once: in the worker.
+    const { LocalModel } = await import('./local-model.ts');
     return LocalModel.load(await openHere(source, signal), resolved, { onProgress, isAborted });
   }
   const { posted, lender } = describeSource(source, signal);

@@ -3,6 +3,7 @@
 import { totalmem } from 'node:os';
 import { setFlagsFromString } from 'node:v8';
 import { Worker, parentPort, workerData } from 'node:worker_threads';
+import { SmallMindError } from './base/errors.ts';
 import type { Platform, WorkerHandle } from './base/platform.ts';
 import { countCores } from './cores.node.ts';
 
@@ -73,7 +74,7 @@ function spawn(url: URL): WorkerHandle {
     post: (message) => worker.postMessage(message),
     onMessage: (listener) => void worker.on('message', listener),
     onError(listener) {
-      worker.on('error', (error) => listener(error instanceof Error ? error : new Error(String(error))));
+      worker.on('error', (error) => listener(describeDeath(error)));
       worker.on('exit', (code) => {
         if (code !== 0) listener(new Error(`the worker exited with code ${code}`));
       });
@@ -87,6 +88,23 @@ function spawn(url: URL): WorkerHandle {
   };
 }
 
+/** A worker's own module is missing where a bundler has moved the code that starts it. */
+function describeDeath(error: unknown): Error {
+  const death: NodeJS.ErrnoException = error instanceof Error ? error : new Error(String(error));
+  if (death.code !== 'MODULE_NOT_FOUND' && death.code !== 'ERR_MODULE_NOT_FOUND') return death;
+  return new SmallMindError(
+    'ENGINE_CRASHED',
+    `the engine's worker could not start: ${death.message}; leave smallmind out of the bundle, as an external package, ` +
+      'or bundle smallmind/worker and smallmind/pool-thread beside it (docs/deploying.md)',
+  );
+}
+
+/** `#spawnEngine` */
+export const spawnEngineWorker = (): WorkerHandle => spawn(new URL('./worker.ts', import.meta.url));
+
+/** `#spawnPool` */
+export const spawnPoolThread = (): WorkerHandle => spawn(new URL('./backend/wasm/pool-thread.ts', import.meta.url));
+
 export const platform: Platform = {
   name: 'node',
   engine: describeEngine,
@@ -97,8 +115,6 @@ export const platform: Platform = {
   hasWideVectors: () => hasWideVectors,
   memoryBytes: () => totalmem(),
   yieldToEvents: () => new Promise((resolve) => setImmediate(resolve)),
-  spawnEngineWorker: () => spawn(new URL('./worker.ts', import.meta.url)),
-  spawnPoolThread: () => spawn(new URL('./backend/wasm/pool-thread.ts', import.meta.url)),
   parentPort() {
     if (!parentPort) return undefined;
     const port = parentPort;

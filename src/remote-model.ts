@@ -2,6 +2,7 @@
 // with the first and ends with the last, and it keeps the process alive only while a request is under way.
 
 import { platform } from '#platform';
+import { spawnEngineWorker } from '#spawnEngine';
 import { SmallMindError, fromErrorRecord } from './base/errors.ts';
 import type { WorkerHandle } from './base/platform.ts';
 import type { SourceLender } from './lent-source.ts';
@@ -36,7 +37,7 @@ class EngineWorker {
   }
 
   constructor() {
-    this.#worker = platform.spawnEngineWorker();
+    this.#worker = spawnEngineWorker();
     this.#worker.onMessage((message) => this.#receive(message as FromWorker));
     this.#worker.onError((error) => this.#die(error));
     if (!platform.canShareMemory()) return;
@@ -104,10 +105,10 @@ class EngineWorker {
 
   #die(error: Error): void {
     if (EngineWorker.current === this) EngineWorker.current = undefined;
-    this.#crash ??= new SmallMindError(
-      'ENGINE_CRASHED',
-      `the engine's worker died: ${error.message}; load the model again`,
-    );
+    this.#crash ??=
+      error instanceof SmallMindError
+        ? error
+        : new SmallMindError('ENGINE_CRASHED', `the engine's worker died: ${error.message}; load the model again`);
     for (const { reject } of this.#pending.values()) reject(this.#crash);
     this.#pending.clear();
   }

@@ -1,7 +1,7 @@
 // The thread pool: one for each JavaScript thread that runs models (the engine's worker, as a rule), shared by all of
 // them. The calling thread is thread 0 of every program; the pool's threads are 1, 2 … They exist while a model does.
 
-import { platform } from '#platform';
+import { spawnPoolThread } from '#spawnPool';
 import { SmallMindError } from '../../base/errors.ts';
 import type { WorkerHandle } from '../../base/platform.ts';
 import type { RunExports } from './module.ts';
@@ -129,15 +129,13 @@ class ThreadPool {
    */
   #lookForDead(words: Int32Array): void {
     if (!this.#threads.some(({ worker }) => worker.isGone())) return;
-    this.#die('it ended amid a step');
+    this.#die(new Error('it ended amid a step'));
     abortProgram(words);
   }
 
-  #die(reason: string): SmallMindError {
-    this.#crash ??= new SmallMindError(
-      'ENGINE_CRASHED',
-      `a pool thread died: ${reason}; close all models and load again`,
-    );
+  #die(error: Error): SmallMindError {
+    const what = `a pool thread died: ${error.message}; close all models and load again`;
+    this.#crash ??= error instanceof SmallMindError ? error : new SmallMindError('ENGINE_CRASHED', what);
     return this.#crash;
   }
 
@@ -159,14 +157,14 @@ class ThreadPool {
   }
 
   #startThread(): Promise<void> {
-    const thread: PoolThread = { worker: platform.spawnPoolThread(), answered: undefined };
+    const thread: PoolThread = { worker: spawnPoolThread(), answered: undefined };
     const index = this.#threads.push(thread);
     thread.worker.onMessage((message) => {
       const { error } = message as PoolReply;
       if (error) thread.answered?.reject(new SmallMindError('INTERNAL', `a pool thread failed: ${error}`));
       else thread.answered?.resolve();
     });
-    thread.worker.onError(({ message }) => thread.answered?.reject(this.#die(message)));
+    thread.worker.onError((error) => thread.answered?.reject(this.#die(error)));
     return this.#send(index, { type: 'start', control: this.#control, thread: index });
   }
 
