@@ -6,7 +6,7 @@ import { setImmediate } from 'node:timers/promises';
 import type { Command } from 'commander';
 import type { Checkpoint, NamedText, StepEvent, TrainingRun } from '../training.ts';
 import { readBytes, readText, writeFileAtomic } from './files.ts';
-import type { CommandContext } from './main.ts';
+import type { CommandContext } from './program.ts';
 import { findCheckpoint } from './run-folder.ts';
 import type { RunFolder } from './run-folder.ts';
 import { formatCount } from './text.ts';

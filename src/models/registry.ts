@@ -6,7 +6,7 @@ import { gpt2 } from './gpt2.ts';
 import { llama } from './llama.ts';
 import type { Architecture, ModelDefinition } from './model.ts';
 
-const ARCHITECTURES: Readonly<Record<string, Architecture>> = { llama, gpt2 };
+export const ARCHITECTURES: Readonly<Record<string, Architecture>> = { llama, gpt2 };
 
 /** @throws {UnsupportedError} UNSUPPORTED_ARCHITECTURE with the list of what works; what the architecture throws */
 export async function defineModel(gguf: Gguf): Promise<ModelDefinition> {

@@ -10,6 +10,7 @@ import { createStreamDecoder, toPiece, type Piece, type StreamDecoder } from './
 import type { TextCodec } from './text-codec.ts';
 import { TOKEN_TYPE, tokenTypesOf, type Vocabulary } from './vocabulary.ts';
 
+/** How text becomes tokens. */
 export interface EncodeOptions {
   /** Whether BOS and EOS are added where the model wants them. Default true. */
   addSpecial?: boolean;

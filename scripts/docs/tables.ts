@@ -1,0 +1,80 @@
+// The tables of docs/formats.md, out of the registries that say what is supported.
+
+import { existsSync, readFileSync } from 'node:fs';
+import { RUNNABLE_DTYPES } from '../../src/backend/executor.ts';
+import { groupBlockBytes } from '../../src/backend/wasm/kernels/weights.ts';
+import { BLOCK_FORMATS } from '../../src/base/dtype.ts';
+import type { DType } from '../../src/base/dtype.ts';
+import { GGUF_LIMITS } from '../../src/gguf/limits.ts';
+import { ARCHITECTURES } from '../../src/models/registry.ts';
+import { CODECS, QUANTIZED_FORMATS } from '../../src/quant/codecs.ts';
+import { PRE_TOKENIZERS } from '../../src/tokenizer/pre-tokenizers.ts';
+import { propertyComments } from './api.ts';
+import { table } from './marks.ts';
+
+const yes = (is: boolean): string => (is ? 'yes' : '');
+const bits = (bytes: number, elements: number): string => String(Number(((8 * bytes) / elements).toFixed(3)));
+
+function types(): string {
+  const dtypes = Object.keys(BLOCK_FORMATS) as DType[];
+  const rows = dtypes
+    .toSorted((a, b) => Number(b in CODECS) - Number(a in CODECS))
+    .map((dtype) => {
+      const { blockElements, blockBytes } = BLOCK_FORMATS[dtype];
+      const runs = RUNNABLE_DTYPES.includes(dtype);
+      const inMemory = runs ? bits(groupBlockBytes(dtype) / 8, blockElements) : '';
+      const codec = CODECS[dtype];
+      return [
+        dtype,
+        `${blockBytes} bytes for ${blockElements}`,
+        bits(blockBytes, blockElements),
+        structureOf(dtype),
+        yes(codec !== undefined),
+        inMemory,
+        yes(codec?.encode !== undefined),
+      ];
+    });
+  return table([['type', 'block', 'bits a value', 'a value is', 'decoded', 'runs, in bits', 'encoded'], ...rows]);
+}
+
+/** A quantised value in words. */
+function structureOf(dtype: DType): string {
+  const format = QUANTIZED_FORMATS.find((each) => each.dtype === dtype);
+  if (format === undefined) return '';
+  const { bits: width, levels, scaleColumns, hasMinima } = format;
+  const what = levels ? `one of ${levels.length} levels` : `${width} bits`;
+  const scale = scaleColumns > 0 ? ` · a scale for each ${scaleColumns}` : '';
+  return `${what} · the block's scale${scale}${hasMinima ? ' + a minimum' : ''}`;
+}
+
+/** What an architecture is, the head of its file says. */
+function architectures(): string {
+  const rows = Object.keys(ARCHITECTURES).map((name) => {
+    const file = new URL(`../../src/models/${name}.ts`, import.meta.url);
+    const head = existsSync(file) ? readFileSync(file, 'utf8').split('\n\n')[0]! : '';
+    return [`\`${name}\``, head.replace(/^\/\/ ?/gm, '').replace(/\s+/g, ' ')];
+  });
+  return table([['`general.architecture`', 'what it is'], ...rows]);
+}
+
+/** Names that share their rules are a row. */
+function preTokenizers(): string {
+  const rules = Map.groupBy(PRE_TOKENIZERS, ([, each]) => each);
+  const rows = [...rules].map(([{ ignoresMerges, addsBos }, members]) => [
+    members.map(([name]) => `\`${name}\``).join(', '),
+    yes(ignoresMerges),
+    yes(addsBos),
+  ]);
+  return table([['names with the same rules', 'a whole word that is a token stays one', 'BOS by default'], ...rows]);
+}
+
+function limits(): string {
+  const rows = propertyComments('src/gguf/limits.ts', 'GgufLimits').map(({ property, text }) => [
+    `\`${property}\``,
+    GGUF_LIMITS[property as keyof typeof GGUF_LIMITS].toLocaleString('en'),
+    text,
+  ]);
+  return table([['limit', 'at most', 'of'], ...rows]);
+}
+
+export const TABLES: Readonly<Record<string, () => string>> = { types, architectures, preTokenizers, limits };
