@@ -1,5 +1,5 @@
 // The public API of model files: GGUF in and out, and the block formats of their tensors. Without the engine and its
-// workers: small, and at home wherever JavaScript runs. The regions are the groups of its page in docs/api.
+// workers: small, and at home wherever JavaScript runs.
 
 import { readGguf as readHead, getTensor, readTensorBytes } from './gguf/reader.ts';
 import type { Gguf, TensorInfo } from './gguf/reader.ts';
@@ -9,6 +9,7 @@ import type { ModelSource } from './options.ts';
 import { dequantize } from './quant/codecs.ts';
 import { openHere } from './source.ts';
 
+// The regions are the groups of this entry's page in docs/api.
 // #region Read
 /**
  * Reads metadata and tensor descriptors of a GGUF file (version 2 or 3), checked against the file's size. Of tensor

@@ -1,4 +1,4 @@
-// The public API: load a model, generate text with it. The regions are the groups of its page in docs/api.
+// The public API: load a model, generate text with it.
 
 import { platform } from '#platform';
 import { LocalModel } from './local-model.ts';
@@ -9,6 +9,7 @@ import type { LoadOptions, ModelSource, ResolvedLoadOptions } from './options.ts
 import { RemoteModel } from './remote-model.ts';
 import { describeSource, openHere } from './source.ts';
 
+// The regions are the groups of this entry's page in docs/api.
 // #region Load a model
 /**
  * Loads a GGUF model.
@@ -37,7 +38,7 @@ export async function loadModel(source: ModelSource, options: LoadOptions = {}):
   }
 }
 
-export type { Kernels, KvDtype, LoadOptions, LoadProgressEvent, ModelInfo, ModelSource } from './options.ts';
+export type { ModelSource, LoadOptions, Kernels, KvDtype, LoadProgressEvent, ModelInfo } from './options.ts';
 export type { ByteSource } from './base/byte-source.ts';
 // #endregion
 

@@ -27,7 +27,9 @@ export type Kernels = 'auto' | 'relaxed' | 'simd' | 'strict' | 'reference';
 
 /** How far the weights have been read. */
 export interface LoadProgressEvent {
+  /** Read so far. */
   readonly loadedBytes: number;
+  /** To be read. */
   readonly totalBytes: number;
 }
 
@@ -44,7 +46,7 @@ export interface LoadOptions {
   threads?: number;
   /** Context in tokens, prompt and answer together, 1..1048576. Default: what the model was trained for, at most 4096. */
   nCtx?: number;
-  /** Texts that can be generated at the same time, each with its own context; further ones wait. 1..64, default 1. */
+  /** Texts that can be generated at the same time, each with its own context, 1..64; further ones wait. Default 1. */
   parallel?: number;
   /** Prompt tokens evaluated in one step, 1..4096. Default 128. */
   prefillChunk?: number;
@@ -113,7 +115,7 @@ export interface GenerateOptions extends Partial<SamplerOptions> {
   logprobs?: number;
   /** Adds BOS to a text prompt where the model wants it. Default true. */
   addSpecial?: boolean;
-  /** Reads control tokens written in a text prompt (`</s>`) as such. Default false: they are plain text. */
+  /** Reads control tokens written in a text prompt (`</s>`) as such; otherwise they are plain text. Default false. */
   parseSpecial?: boolean;
   /** Aborts: iteration and `result` then reject with its reason. */
   signal?: AbortSignal;

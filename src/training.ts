@@ -1,5 +1,5 @@
 // The public API of training: texts in, a run of steps out, and what it learnt as a checkpoint or as a GGUF file.
-// Files, progress and the clock are the caller's. The regions are the groups of its page in docs/api.
+// Files, progress and the clock are the caller's.
 
 import type { Executor } from './backend/executor.ts';
 import { ReferenceExecutor } from './backend/reference/executor.ts';
@@ -23,6 +23,7 @@ import type { ResolvedTrainingOptions, TrainingOptions } from './training/option
 import { TrainingRun } from './training/run.ts';
 import { buildTrainingPrograms } from './training/trainer.ts';
 
+// The regions are the groups of this entry's page in docs/api.
 // #region Train
 /**
  * Prepares a training run on texts: learns the vocabulary, encodes the texts, builds the model. It blocks the calling

@@ -196,10 +196,10 @@ class Page {
   #table(rows: readonly PropertyRow[]): string[] {
     if (rows.length === 0) return [];
     if (!rows.some(({ fallback }) => fallback !== '')) {
-      return [table([['property', 'type', ''], ...rows.map(({ name, type, text }) => [name, type, text])])];
+      return [table([['property', 'type', 'description'], ...rows.map(({ name, type, text }) => [name, type, text])])];
     }
     const cells = rows.map(({ name, type, fallback, text }) => [name, type, fallback, text]);
-    return [table([['option', 'type', 'default', ''], ...cells])];
+    return [table([['option', 'type', 'default', 'description'], ...cells])];
   }
 
   /** Of one property; of an object that is written out where it stands, of each of its own. */
@@ -208,7 +208,14 @@ class Page {
     if (comment.isInternal) return [];
     if (Node.isMethodSignature(node)) {
       const type = `(${node.getParameters().map(parameterText).join(', ')}) => ${node.getReturnTypeNode()!.getText()}`;
-      return [{ name: `\`${name}\``, type: this.#type(type, name), fallback: '', text: this.#cell(comment) }];
+      return [
+        {
+          name: `\`${name}${node.hasQuestionToken() ? '?' : ''}\``,
+          type: this.#type(type, name),
+          fallback: '',
+          text: this.#cell(comment),
+        },
+      ];
     }
     if (!Node.isPropertySignature(node) && !Node.isGetAccessorDeclaration(node) && !Node.isPropertyDeclaration(node)) {
       this.#problems.push(`${this.#name}: ${name} is a ${node.getKindName()}`);
@@ -263,6 +270,14 @@ class Page {
       .getText()
       .replace(/^\/\*\*[^]*?\*\/\s*/, '')
       .replace(/^export /, '');
+    // A list of names that is written down as data.
+    if (text.includes('typeof')) {
+      return `type ${node.getName()} = ${node
+        .getType()
+        .getUnionTypes()
+        .map((each) => each.getText())
+        .join(' | ')};`;
+    }
     this.#checkNames(text, node.getName());
     return text;
   }
@@ -299,7 +314,8 @@ class Page {
   /** Links `Name` and {Name} to where they are described, but for the place where the text stands. */
   #link(text: string, here = ''): string {
     const known = new Set(this.#exports.map(({ name }) => name));
-    return text.replace(/(?<!\[)`(\w+)`|\{([A-Z]\w+)\}/g, (all, quoted: string, thrown: string) => {
+    const linked = text.replace(/\bdocs\/([\w-]+)\.md\b/g, '[$1.md](../$1.md)');
+    return linked.replace(/(?<!\[)`(\w+)`|\{([A-Z]\w+)\}/g, (all, quoted: string, thrown: string) => {
       const name = quoted ?? thrown;
       if (name === here || !known.has(name)) return quoted === undefined ? `\`${name}\`` : all;
       return this.#anchor(name);

@@ -9,6 +9,7 @@ import { GGUF_LIMITS } from '../../src/gguf/limits.ts';
 import { ARCHITECTURES } from '../../src/models/registry.ts';
 import { CODECS, QUANTIZED_FORMATS } from '../../src/quant/codecs.ts';
 import { PRE_TOKENIZERS } from '../../src/tokenizer/pre-tokenizers.ts';
+import { TOKENIZER_MODELS } from '../../src/tokenizer/tokenizer.ts';
 import { propertyComments } from './api.ts';
 import { table } from './marks.ts';
 
@@ -26,7 +27,7 @@ function types(): string {
       const codec = CODECS[dtype];
       return [
         dtype,
-        `${blockBytes} bytes for ${blockElements}`,
+        blockElements === 1 ? '' : `${blockBytes} bytes for ${blockElements}`,
         bits(blockBytes, blockElements),
         structureOf(dtype),
         yes(codec !== undefined),
@@ -57,6 +58,20 @@ function architectures(): string {
   return table([['`general.architecture`', 'what it is'], ...rows]);
 }
 
+const TOKENIZERS: Readonly<Record<string, string>> = {
+  llama: 'SentencePiece-style BPE: merges by the scores of tokens, bytes for what is in none',
+  gpt2: 'byte-level BPE: merges by their order in the file, within the pieces of a pre-tokenizer',
+};
+
+function tokenizers(): string {
+  const rows = TOKENIZER_MODELS.map((name) => {
+    const summary = TOKENIZERS[name];
+    if (summary === undefined) throw new Error(`scripts/docs/tables.ts does not say what the tokenizer "${name}" is`);
+    return [`\`${name}\``, summary];
+  });
+  return table([['`tokenizer.ggml.model`', 'what it is'], ...rows]);
+}
+
 /** Names that share their rules are a row. */
 function preTokenizers(): string {
   const rules = Map.groupBy(PRE_TOKENIZERS, ([, each]) => each);
@@ -77,4 +92,10 @@ function limits(): string {
   return table([['limit', 'at most', 'of'], ...rows]);
 }
 
-export const TABLES: Readonly<Record<string, () => string>> = { types, architectures, preTokenizers, limits };
+export const TABLES: Readonly<Record<string, () => string>> = {
+  types,
+  architectures,
+  tokenizers,
+  preTokenizers,
+  limits,
+};

@@ -32,6 +32,7 @@ export type ErrorDetails = Readonly<Record<string, string | number | boolean | n
 
 /** Base of all errors that SmallMind throws on purpose. The message says what was expected, what came and what to do. */
 export class SmallMindError extends Error {
+  /** What went wrong. */
   readonly code: ErrorCode;
   /** What the message names, as values: `path`, `tensor`, `option`, `offset` … */
   readonly details: ErrorDetails;
