@@ -36,7 +36,8 @@ const N_CTX_DEFAULT_MAX = 512;
  * @example
  * import { evaluatePerplexity } from 'smallmind/eval';
  *
- * const { perplexity, bitsPerByte } = await evaluatePerplexity('MODEL.gguf', 'Once upon a time there was a little dog.');
+ * const text = 'Once upon a time there was a little dog.';
+ * const { perplexity, bitsPerByte } = await evaluatePerplexity('MODEL.gguf', text);
  * console.log(perplexity.toFixed(2), bitsPerByte.toFixed(3), 'bits per byte');
  */
 export async function evaluatePerplexity(

@@ -21,7 +21,7 @@ export type ModelSource = string | URL | Blob | ArrayBuffer | Uint8Array | ByteS
 
 /**
  * Kernel sets. `relaxed` is the fastest; `simd` needs no relaxed SIMD; `strict` gives the same bits on every machine;
- * `auto` is the fastest that the JavaScript engine has; `reference` computes in float64, slowly, as an oracle for tests.
+ * `auto` is the fastest that the JavaScript engine has; `reference` computes in float64, slowly, as an oracle.
  */
 export type Kernels = 'auto' | 'relaxed' | 'simd' | 'strict' | 'reference';
 
@@ -44,7 +44,10 @@ export interface LoadOptions {
    * model of less than 2 MiB of weights a thread; 1 without shared memory.
    */
   threads?: number;
-  /** Context in tokens, prompt and answer together, 1..1048576. Default: what the model was trained for, at most 4096. */
+  /**
+   * Context in tokens, prompt and answer together, 1..1048576. Default: what the model was trained for, at most
+   * 4096.
+   */
   nCtx?: number;
   /** Texts that can be generated at the same time, each with its own context, 1..64; further ones wait. Default 1. */
   parallel?: number;
@@ -90,8 +93,8 @@ export interface GenerateOptions extends Partial<SamplerOptions> {
   /** Further tokens that end the text, beside the model's own. They are not part of the result. */
   stopTokens?: readonly number[];
   /**
-   * Ends the text so long after the call, in milliseconds, waiting included; looked at between steps. From 1 on. Default: no
-   * limit.
+   * Ends the text so long after the call, in milliseconds, waiting included; looked at between steps. From 1 on.
+   * Default: no limit.
    */
   maxTimeMs?: number;
   /**

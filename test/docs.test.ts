@@ -53,8 +53,9 @@ function blocks(text: string, language: string): string[] {
 }
 
 /** What a text says of steps of training, made few. */
-const cutShort = (text: string): string =>
-  text.replace(/(--steps |"steps": |nSteps: )\d+/g, (_, what: string) => `${what}4`);
+function cutShort(text: string): string {
+  return text.replace(/(--steps |"steps": |nSteps: )\d+/g, (_, what: string) => `${what}4`);
+}
 
 /** A line as it is run: not longer than a test may take. Flags that come later win. */
 function affordable(line: string): string {

@@ -188,9 +188,18 @@ class Page {
 
   #describeInterface(node: InterfaceDeclaration): string[] {
     const heritage = node.getExtends().map((each) => each.getText());
-    const rows = propertiesOf(node).flatMap(({ name, node: property }) => this.#rows(name, property));
+    // What the page describes anyway is not repeated.
+    const isHere = heritage.every((text) => this.#namesIn(text).size === 1 && !text.startsWith('Omit<'));
+    const own = propertiesOf(node).filter((each) => !isHere || each.node.getParent() === node);
+    const rows = own.flatMap(({ name, node: property }) => this.#rows(name, property));
     const opening = heritage.length === 0 ? [] : [code(`interface ${node.getName()} extends ${heritage.join(', ')}`)];
-    return [...opening, ...this.#table(rows)];
+    const also =
+      isHere && heritage.length > 0
+        ? [
+            `Besides these, it has the properties of ${heritage.map((each) => this.#type(each, node.getName())).join(', ')}.`,
+          ]
+        : [];
+    return [...opening, ...this.#table(rows), ...also];
   }
 
   #table(rows: readonly PropertyRow[]): string[] {

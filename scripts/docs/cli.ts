@@ -1,5 +1,5 @@
-// docs/cli.md, out of commander's own definitions of the commands: usage, arguments, flags by their groups, and what the
-// help says after them. Examples become shell lines, which test/docs.test.ts runs.
+// docs/cli.md, out of commander's own definitions of the commands: usage, arguments, flags by their groups, and what
+// the help says after them. Examples become shell lines, which test/docs.test.ts runs.
 
 import { Command } from 'commander';
 import type { Option } from 'commander';

@@ -3,8 +3,8 @@
 // `assert` is for our own bugs only.
 
 /**
- * What went wrong, for programs: codes stay, messages may become better. docs/troubleshooting.md has what each means and
- * what to do.
+ * What went wrong, for programs: codes stay, messages may become better. docs/troubleshooting.md has what each means
+ * and what to do.
  */
 export type ErrorCode =
   | 'FILE_NOT_FOUND'
@@ -30,7 +30,7 @@ export type ErrorCode =
 /** Values that survive `structuredClone` and JSON. */
 export type ErrorDetails = Readonly<Record<string, string | number | boolean | null>>;
 
-/** Base of all errors that SmallMind throws on purpose. The message says what was expected, what came and what to do. */
+/** Base of all errors that SmallMind throws on purpose; the message says what was expected, what came, what to do. */
 export class SmallMindError extends Error {
   /** What went wrong. */
   readonly code: ErrorCode;

@@ -1,5 +1,5 @@
-// The commands and flags of smallmind. Each command is in a file of its own, which is loaded when it is asked for; it in
-// turn loads the engine when it needs it. The documentation is written from the same definitions.
+// The commands and flags of smallmind. Each command is in a file of its own, which is loaded when it is asked for; it
+// in turn loads the engine when it needs it. The documentation is written from the same definitions.
 
 import type { Command } from 'commander';
 

@@ -4,7 +4,7 @@
 import { describeValue } from '../base/describe-value.ts';
 import { OptionError } from '../base/errors.ts';
 
-/** How the next token is chosen; the steps apply in the order of penalties, top-k, typical-p, top-p, min-p, temperature. */
+/** How the next token is chosen, in this order: penalties, top-k, typical-p, top-p, min-p, temperature. */
 export interface SamplerOptions {
   /** Divides the logits; 0 or below chooses the most likely token (greedy). Default 0.8. */
   temperature: number;
