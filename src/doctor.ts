@@ -73,7 +73,7 @@ export interface Diagnosis {
  * import { diagnose } from 'smallmind';
  *
  * const { verdict, threads, findings } = await diagnose();
- * console.log(`${verdict}: ${threads} threads`);
+ * console.log(`this machine is ${verdict}: ${threads} threads`);
  * for (const { what, remedy } of findings) console.log(`${what}: ${remedy}`);
  */
 export async function diagnose(): Promise<Diagnosis> {

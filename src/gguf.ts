@@ -23,8 +23,8 @@ import { openHere } from './source.ts';
  * import { readGguf } from 'smallmind/gguf';
  *
  * await using file = await readGguf('MODEL.gguf');
- * console.log(file.metadata.get('general.architecture'), file.tensors.size);
  * const values = await file.readValues('output_norm.weight');
+ * console.log(file.metadata.get('general.architecture'), file.tensors.size, values.slice(0, 4));
  */
 export async function readGguf(source: ModelSource, options: ReadGgufOptions = {}): Promise<GgufFile> {
   const opened = await openHere(source, options.signal);

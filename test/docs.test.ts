@@ -65,7 +65,7 @@ function affordable(line: string): string {
   let command = begin!.replace(/(-n )\d{4,}/, '$1600');
   if (command.includes('smallmind bench')) {
     command = command.replace(/--synthetic \S+/, 'model.gguf').replace(' --against llama.cpp', '');
-    command += ' -p 8 -n 4 -r 1';
+    command = `${command.replace(/ -[tpnr] \S+/g, '')} -t 1 -p 8 -n 4 -r 1`;
   }
   if (command.includes('smallmind train')) command += ' --eval-batches 1';
   if (/smallmind train(?!.*(--steps|--resume))/.test(command)) command += ' --steps 4';
@@ -78,6 +78,7 @@ function run(command: string, args: readonly string[], cwd: string): string {
   return stdout;
 }
 
+const measured = new Set<string>();
 for (const { name, text, folder } of documents) {
   for (const line of blocks(text, 'sh').flatMap((block) => block.trim().split('\n'))) {
     if (line.startsWith('npm ')) {
@@ -86,7 +87,11 @@ for (const { name, text, folder } of documents) {
     }
     test(`the line of ${name} runs: ${line}`, needsShared(), () => {
       assert.match(line, /^(echo "[^"]*" \| )?npx smallmind /);
-      const output = run('bash', ['-c', SHELL + affordable(line)], folder);
+      const command = affordable(line);
+      // A benchmark takes 5 s, whatever it measures.
+      if (command.includes('smallmind bench') && measured.has(command)) return;
+      measured.add(command);
+      const output = run('bash', ['-c', SHELL + command], folder);
       assert.ok(/ > /.test(line) || output.length > (line.includes('| jq ') ? 2 : 20), `it printed ${output}`);
     });
   }

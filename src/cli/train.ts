@@ -17,7 +17,7 @@ import { TrainingProgress, formatDuration } from './training-progress.ts';
 const EXAMPLES = `
 Examples:
   smallmind train --data stories.txt --out run
-  smallmind train --data play.txt --out run --arch gpt2 --tokenizer char --ctx 64 --steps 2000
+  smallmind train --data play.txt --out play --arch gpt2 --tokenizer char --ctx 64 --steps 2000
   smallmind train --config train.json --out other --dropout 0.1
   smallmind train --out run --resume
   smallmind train --init run --data more.txt --out further --lr 1e-4
