@@ -69,6 +69,7 @@ function affordable(line: string): string {
   }
   if (command.includes('smallmind train')) command += ' --eval-batches 1';
   if (/smallmind train(?!.*(--steps|--resume))/.test(command)) command += ' --steps 4';
+  if (command.includes('smallmind train') && !command.includes('--resume')) command += ' --batch 2';
   return command + redirection;
 }
 
