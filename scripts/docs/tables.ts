@@ -1,6 +1,7 @@
 // The tables of docs/formats.md, out of the registries that say what is supported.
 
-import { existsSync, readFileSync } from 'node:fs';
+import { globSync, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { RUNNABLE_DTYPES } from '../../src/backend/executor.ts';
 import { groupBlockBytes } from '../../src/backend/wasm/kernels/weights.ts';
 import { BLOCK_FORMATS } from '../../src/base/dtype.ts';
@@ -48,14 +49,24 @@ function structureOf(dtype: DType): string {
   return `${what} · the block's scale${scale}${hasMinima ? ' + a minimum' : ''}`;
 }
 
-/** What an architecture is, the head of its file says. */
+/** What architectures of a family are, the head of their file says. */
 function architectures(): string {
-  const rows = Object.keys(ARCHITECTURES).map((name) => {
-    const file = new URL(`../../src/models/${name}.ts`, import.meta.url);
-    const head = existsSync(file) ? readFileSync(file, 'utf8').split('\n\n')[0]! : '';
-    return [`\`${name}\``, head.replace(/^\/\/ ?/gm, '').replace(/\s+/g, ' ')];
+  const names = Object.keys(ARCHITECTURES);
+  const folder = fileURLToPath(new URL('../../src/models/', import.meta.url));
+  const rows = globSync('*.ts', { cwd: folder }).flatMap((file) => {
+    const text = readFileSync(folder + file, 'utf8');
+    const defined = names.filter((name) => new RegExp(`^export (const|(async )?function) ${name}\\b`, 'm').test(text));
+    const head = text
+      .split('\n\n')[0]!
+      .replace(/^\/\/ ?/gm, '')
+      .replace(/\s+/g, ' ');
+    return defined.length === 0 ? [] : [{ defined, head }];
   });
-  return table([['`general.architecture`', 'what it is'], ...rows]);
+  const missing = names.filter((name) => !rows.some(({ defined }) => defined.includes(name)));
+  if (missing.length > 0) throw new Error(`no file of src/models exports ${missing.join(', ')}`);
+  rows.sort((a, b) => names.indexOf(a.defined[0]!) - names.indexOf(b.defined[0]!));
+  const cells = rows.map(({ defined, head }) => [defined.map((name) => `\`${name}\``).join(', '), head]);
+  return table([['`general.architecture`', 'what it is'], ...cells]);
 }
 
 const TOKENIZERS: Readonly<Record<string, string>> = {
