@@ -3,9 +3,11 @@
 
 import { GgufError } from './errors.ts';
 
+/** Bytes that can be read at any place: implement it to load models from where you like. */
 export interface ByteSource {
   /** For messages: a path, a URL, or `memory`. */
   readonly name: string;
+  /** Of all bytes. */
   readonly sizeBytes: number;
   /**
    * Reads `target.length` bytes from `offsetBytes` into `target` (which may view shared memory). A few reads may be

@@ -5,7 +5,7 @@ import type { Command } from 'commander';
 import type { LoadOptions, MetadataField, MetadataValue, ModelFileInfo } from '../index.ts';
 import { resolveLoadOptions } from '../options.ts';
 import { CONTEXT_FLAG, KV_TYPE_FLAG } from './flags.ts';
-import type { CommandContext } from './main.ts';
+import type { CommandContext } from './program.ts';
 import { cut, formatBytes, formatColumns, formatCount, oneLine, wrap } from './text.ts';
 import { addFlags, checkFlags, readFlags } from './usage.ts';
 

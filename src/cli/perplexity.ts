@@ -5,7 +5,7 @@ import type { EvaluationOptions, EvaluationResult } from '../eval.ts';
 import { resolveLoadOptions } from '../options.ts';
 import { readText } from './files.ts';
 import { LOAD_FLAGS } from './flags.ts';
-import type { CommandContext } from './main.ts';
+import type { CommandContext } from './program.ts';
 import { formatColumns, formatCount } from './text.ts';
 import { addFlags, checkFlags, parseNumber, readFlags } from './usage.ts';
 

@@ -10,7 +10,7 @@ import { storiesModel } from '../stories.ts';
 import { LENGTH_FLAGS, LOAD_FLAGS, LOGIT_BIAS_FLAG, SAMPLER_FLAGS } from './flags.ts';
 import { Interrupted } from './interruption.ts';
 import { LoadingBar } from './loading-bar.ts';
-import type { CommandContext } from './main.ts';
+import type { CommandContext } from './program.ts';
 import { formatBytes, formatCount, formatRate } from './text.ts';
 import { UsageError, addFlags, checkFlags, readFlags } from './usage.ts';
 
