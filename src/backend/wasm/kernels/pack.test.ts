@@ -126,6 +126,9 @@ const NON_FINITE: Readonly<Record<string, [DType, number, Uint8Array, number]>> 
   'a BF16 NaN': ['BF16', 4, Uint8Array.of(0xc0, 0x7f), 6],
   'a Q8_0 scale of Infinity': ['Q8_0', 32, Uint8Array.of(0, 0x7c), 34],
   'a Q4_0 scale of NaN': ['Q4_0', 32, Uint8Array.of(0, 0xfe), 18],
+  'a Q8_K scale of NaN': ['Q8_K', 256, Uint8Array.of(0, 0, 0xc0, 0x7f), 292],
+  'a TQ1_0 scale of Infinity': ['TQ1_0', 256, Uint8Array.of(0, 0x7c), 106],
+  'an MXFP4 scale beyond f32': ['MXFP4', 32, Uint8Array.of(0xfd), 17],
   'a Q4_K scale of minima of Infinity': ['Q4_K', 256, Uint8Array.of(0, 0x7c), 146],
 };
 
