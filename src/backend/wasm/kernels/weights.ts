@@ -30,7 +30,7 @@ export const FLOAT_DTYPES = ['F32', 'F16', 'BF16'] as const satisfies readonly D
 
 const ROWS = 8;
 /** f16 d of eight rows; dmin takes as many. */
-export const HALF_ROWS_BYTES = 16;
+const HALF_ROWS_BYTES = 16;
 /** Of a plane, for 32 columns of eight rows, for each bit. */
 const PLANE_BYTES_A_BIT = 32;
 
