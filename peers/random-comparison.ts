@@ -46,7 +46,7 @@ const BOS = 1;
 const ROUNDING = { F32: 3e-7, F16: 2.1e-4, BF16: 1.7e-3, Q8: 5.3e-3, Q8K: 8e-3 } as const;
 /**
  * Of a million normal values none is beyond 5 deviations; but where the parts of a residual nearly cancel, the norm
- * scales their errors up (seen: 12.6 deviations, of which llama.cpp is 2.6 times as far from exact arithmetic as we are).
+ * scales their errors up (seen: 12.6 deviations, where llama.cpp is 2.6 times as far off as we are).
  */
 const DEVIATIONS_MAX = 14;
 /**

@@ -45,6 +45,9 @@ const SCALES: Readonly<Partial<Record<DType, Scales>>> = {
   IQ3_S: { at: 0, deviation: 141 },
 };
 
+/** Of a positive number: the biased exponent from bit 23 on. */
+const f32Bits = (value: number): number => new Int32Array(Float32Array.of(value).buffer)[0]!;
+
 type Put = (bytes: Uint8Array, at: number, value: number) => void;
 
 const putF16: Put = (bytes, at, value) => {
@@ -56,7 +59,7 @@ const putF16: Put = (bytes, at, value) => {
 /** Of d, where it is not a binary16 in one place. */
 const PUT_D: Readonly<Partial<Record<DType, Put>>> = {
   Q8_K: (bytes, at, value) => bytes.set(new Uint8Array(Float32Array.of(value).buffer), at),
-  MXFP4: (bytes, at, value) => void (bytes[at] = 128 + Math.round(Math.log2(value))),
+  MXFP4: (bytes, at, value) => void (bytes[at] = 1 + (f32Bits(Math.SQRT2 * value) >> 23)),
   IQ1_M(bytes, at, value) {
     const bits = f32ToF16(Math.fround(value));
     for (let i = 0; i < 4; i++) bytes[at + 2 * i] = (bytes[at + 2 * i]! & 15) | (((bits >> (4 * i)) & 15) << 4);

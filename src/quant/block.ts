@@ -7,8 +7,8 @@ import { BLOCK_FORMATS } from '../base/dtype.ts';
 import type { DType } from '../base/dtype.ts';
 import { f16ToF32 } from '../base/float16.ts';
 import type { Codec } from './codec.ts';
-import { expanderOf } from './expansion.ts';
-import type { Expansion } from './expansion.ts';
+import { expanderOf } from './grids/expansion.ts';
+import type { Expansion } from './grids/expansion.ts';
 
 /**
  * Some bits of `count` integers of a block, from integer `first` on. Integers i, i + span, i + 2·span … share byte i of

@@ -9,7 +9,7 @@ import type { QuantizedFormat } from './block.ts';
 import type { Codec } from './codec.ts';
 import { BF16, F16, F32 } from './floats.ts';
 import { IQ4_NL, IQ4_XS } from './iq4.ts';
-import { IQ1_M, IQ1_S, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS } from './iq-grids.ts';
+import { IQ1_M, IQ1_S, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS } from './grids/formats.ts';
 import { Q2_K, Q3_K, Q4_K, Q5_K, Q6_K } from './k-quants.ts';
 import { MXFP4 } from './mxfp4.ts';
 import { Q4_0, Q4_1, encodeQ4_0 } from './q4.ts';

@@ -14,7 +14,7 @@ import { encodeThreadMemory, encodePrograms } from './encode.ts';
 import { CLEARING, LINE_BYTES, RECORD_BYTES, kernelKey } from './kernels/kernel.ts';
 import type { KernelSet, KernelVariant } from './kernels/kernel.ts';
 import { kernelsOf } from './kernels/table.ts';
-import { packKernelOf } from './kernels/pack.ts';
+import { packKernelOf } from './kernels/packing/pack.ts';
 import { interleavingOf, quantizedFormatOf } from './kernels/weights.ts';
 import { isPacked, loadWeights } from './load.ts';
 import type { LoadTarget } from './load.ts';

@@ -12,7 +12,7 @@ import { nonFiniteError, requireFinite } from '../executor.ts';
 import type { LoadProgress, WeightSource } from '../executor.ts';
 import { INPUT_SLOT, OUT_SLOT, PARAM_SLOT, SLOT_BYTES, setAddress } from './kernels/kernel.ts';
 import type { Routine } from './kernels/kernel.ts';
-import { PACKING_OVERREAD_BYTES, packKernelOf } from './kernels/pack.ts';
+import { PACKING_OVERREAD_BYTES, packKernelOf } from './kernels/packing/pack.ts';
 import { groupBlockBytes, quantizedFormatOf } from './kernels/weights.ts';
 
 /** Bytes that are read at once, where eight rows are not more. */

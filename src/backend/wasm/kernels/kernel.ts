@@ -4,7 +4,7 @@
 import type { OpName } from '../../../graph/operations.ts';
 import type { Instruction } from '../../../graph/plan.ts';
 import type { TensorDType } from '../../../graph/tensor.ts';
-import { EXPANDED_BYTES } from '../../../quant/expansion.ts';
+import { EXPANDED_BYTES } from '../../../quant/grids/expansion.ts';
 import type { Expr, Local } from '../emit/expression.ts';
 import type { FuncRef, FunctionBuilder } from '../emit/function-builder.ts';
 import { funcType } from '../emit/module-builder.ts';

@@ -1,4 +1,4 @@
-// How packed weights are read. Rows are interleaved by eight (pack.ts), so that eight results are two vectors and
+// How packed weights are read. Rows are interleaved by eight (packing/), so that eight results are two vectors and
 // need no sums over lanes. A format contributes a row of the table below; the matrix kernels are shared.
 //
 // Packed, a block of eight rows of a quantised format is: d of each row; f16 dmin of each row if it has minima;
@@ -70,9 +70,10 @@ export function groupBlockBytes(dtype: DType): number {
 
 export type Interleaving = 'quads' | 'pairs';
 
-/** The power of two that makes levels unsigned. */
-const levelOffset = (levels: readonly number[]): number =>
-  2 ** Math.ceil(Math.log2(Math.max(-Math.min(...levels), Math.max(...levels) + 1)));
+/** Bits of levels once they are unsigned, by half of 2^bits added. */
+const levelBits = (levels: readonly number[]): number => 33 - Math.clz32(Math.max(-Math.min(...levels) - 1, ...levels));
+
+const levelOffset = (levels: readonly number[]): number => 2 ** (levelBits(levels) - 1);
 
 /** Quants that take eight bits as unsigned ones. */
 const isSigned = ({ bits, levels }: QuantizedFormat): boolean =>
@@ -83,7 +84,7 @@ const isShifted = (format: QuantizedFormat): boolean => format.levels !== undefi
 
 /** Bits of a quant as kernels multiply it, once levels are looked up. */
 export const productBits = (format: QuantizedFormat): number =>
-  isShifted(format) ? Math.log2(levelOffset(format.levels!)) + 1 : format.bits;
+  isShifted(format) ? levelBits(format.levels!) : format.bits;
 
 /**
  * Whether signed quants have 128 added, as the 8-bit unsigned operand of the relaxed dot product wants them. Q8_0 is

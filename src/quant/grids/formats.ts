@@ -1,14 +1,14 @@
-// IQ1, IQ2 and IQ3: blocks of 256 whose tuples of eight or four quants are an index of a grid (grids.ts) and signs.
+// IQ1, IQ2 and IQ3: blocks of 256 whose tuples of eight or four quants are an index of a grid (tables.ts) and signs.
 //   IQ2  d/8 · (2s + 1) · ±{8, 25, 43}      IQ3_XXS  d/4 · (2s + 1) · ±{4, 12 … 44, 52, 62}
 //   IQ1  d · (2s + 1) · ({−1, 0, 1} ± 1/8)  IQ3_S    d · (2s + 1) · ±{1, 3 … 15}
 // All products are exact, so their order does not matter. Written out (expansion.ts), they are formats with levels.
 // Source: block_iq1_s … block_iq3_xxs and their dequantize_row functions in ggml.
 
-import type { DType } from '../base/dtype.ts';
-import type { QuantizedFormat } from './block.ts';
+import type { DType } from '../../base/dtype.ts';
+import type { QuantizedFormat } from '../block.ts';
 import { EXPANDED_QUANTS_AT, EXPANDED_SCALES_AT } from './expansion.ts';
 import type { BitField, Expansion } from './expansion.ts';
-import { IQ1_S_GRID, IQ2_S_GRID, IQ2_XS_GRID, IQ2_XXS_GRID, IQ3_S_GRID, IQ3_XXS_GRID } from './grids.ts';
+import { IQ1_S_GRID, IQ2_S_GRID, IQ2_XS_GRID, IQ2_XXS_GRID, IQ3_S_GRID, IQ3_XXS_GRID } from './tables.ts';
 
 interface Family {
   readonly bits: 3 | 4;

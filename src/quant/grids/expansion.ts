@@ -1,8 +1,9 @@
-// Formats whose blocks hold indices of a grid: what to write out before the rest goes as with all formats. A tuple of the
-// grid is four or eight magnitudes; signs choose the other half of the levels. Bits stand anywhere, across bytes too.
+// Formats whose blocks hold indices of a grid: what to write out before the rest goes as with all formats. A tuple of
+// the grid is four or eight magnitudes; signs choose the other half of the levels. Bits stand anywhere, across bytes
+// too.
 // An expanded block: binary16 d; from byte 16 on the scales, a byte each; from byte 32 on 256 quants, a byte each.
 
-import type { Grid } from './grids.ts';
+import type { Grid } from './tables.ts';
 
 /** Some bits of integers of a block: of integer i at `bit` + `stride` · ⌊i / each⌋ + `innerStride` · (i mod each). */
 export interface BitField {

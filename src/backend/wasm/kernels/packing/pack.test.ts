@@ -3,14 +3,14 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { BLOCK_FORMATS, rowBytes } from '../../../base/dtype.ts';
-import type { DType } from '../../../base/dtype.ts';
-import { PAGE_BYTES, buildModule } from '../module.ts';
-import type { RunExports } from '../module.ts';
-import { INPUT_SLOT, OUT_SLOT, PARAM_SLOT, SLOT_BYTES } from './kernel.ts';
-import type { KernelVariant } from './kernel.ts';
+import { BLOCK_FORMATS, rowBytes } from '../../../../base/dtype.ts';
+import type { DType } from '../../../../base/dtype.ts';
+import { PAGE_BYTES, buildModule } from '../../module.ts';
+import type { RunExports } from '../../module.ts';
+import { INPUT_SLOT, OUT_SLOT, PARAM_SLOT, SLOT_BYTES } from '../kernel.ts';
+import type { KernelVariant } from '../kernel.ts';
 import { packKernelOf } from './pack.ts';
-import { SHORT_FLOAT_ROWS, groupBlockBytes } from './weights.ts';
+import { SHORT_FLOAT_ROWS, groupBlockBytes } from '../weights.ts';
 
 /** Bytes that tell where they come from. */
 const numbered = (n: number): Uint8Array => Uint8Array.from({ length: n }, (_, i) => (i * 7 + (i >> 8)) & 0x3f);

@@ -3,20 +3,20 @@
 // bytes of vectors, eight rows of them transposed, and the bits put together again as planes. Blocks that hold indices
 // of a grid are written out in scratch first (expand.ts).
 
-import { BLOCK_FORMATS } from '../../../base/dtype.ts';
-import type { DType } from '../../../base/dtype.ts';
-import { assert } from '../../../base/errors.ts';
-import { placeOf } from '../../../quant/block.ts';
-import type { Field, QuantizedFormat } from '../../../quant/block.ts';
-import { QUANTIZED_FORMATS } from '../../../quant/codecs.ts';
-import { EXPANDED_BYTES } from '../../../quant/expansion.ts';
-import type { Expr, Local } from '../emit/expression.ts';
-import type { FunctionBuilder } from '../emit/function-builder.ts';
-import { i16x8, i32, i32x4, i8x16, ptr, v128 } from '../emit/operations.ts';
+import { BLOCK_FORMATS } from '../../../../base/dtype.ts';
+import type { DType } from '../../../../base/dtype.ts';
+import { assert } from '../../../../base/errors.ts';
+import { placeOf } from '../../../../quant/block.ts';
+import type { Field, QuantizedFormat } from '../../../../quant/block.ts';
+import { QUANTIZED_FORMATS } from '../../../../quant/codecs.ts';
+import { EXPANDED_BYTES } from '../../../../quant/grids/expansion.ts';
+import type { Expr, Local } from '../../emit/expression.ts';
+import type { FunctionBuilder } from '../../emit/function-builder.ts';
+import { i16x8, i32, i32x4, i8x16, ptr, v128 } from '../../emit/operations.ts';
 import { expandBlocks } from './expand.ts';
-import { splatI32, transpose } from './floats.ts';
-import { addressAt } from './kernel.ts';
-import type { KernelBody, KernelVariant, Routine } from './kernel.ts';
+import { splatI32, transpose } from '../floats.ts';
+import { addressAt } from '../kernel.ts';
+import type { KernelBody, KernelVariant, Routine } from '../kernel.ts';
 import {
   FLOAT_DTYPES,
   SHORT_FLOAT_ROWS,
@@ -28,7 +28,7 @@ import {
   isBiased,
   layoutOf32,
   planesOf,
-} from './weights.ts';
+} from '../weights.ts';
 
 type Vector = Expr<'v128'>;
 

@@ -1,13 +1,13 @@
-// Writes out the blocks of eight rows that hold indices of a grid, as quant/expansion.ts describes it, so that they can
-// be packed as all others are. Emits into the packing kernel.
+// Writes out the blocks of eight rows that hold indices of a grid, as quant/grids/expansion.ts describes it, so that
+// they can be packed as all others are. Emits into the packing kernel.
 
-import { EXPANDED_BYTES, EXPANDED_QUANTS_AT, EXPANDED_SCALES_AT } from '../../../quant/expansion.ts';
-import type { BitField, Expansion } from '../../../quant/expansion.ts';
-import type { Expr, Local } from '../emit/expression.ts';
-import type { FunctionBuilder } from '../emit/function-builder.ts';
-import { i32, i8x16, ptr, v128 } from '../emit/operations.ts';
-import { splatI32 } from './floats.ts';
-import { addressAt } from './kernel.ts';
+import { EXPANDED_BYTES, EXPANDED_QUANTS_AT, EXPANDED_SCALES_AT } from '../../../../quant/grids/expansion.ts';
+import type { BitField, Expansion } from '../../../../quant/grids/expansion.ts';
+import type { Expr, Local } from '../../emit/expression.ts';
+import type { FunctionBuilder } from '../../emit/function-builder.ts';
+import { i32, i8x16, ptr, v128 } from '../../emit/operations.ts';
+import { splatI32 } from '../floats.ts';
+import { addressAt } from '../kernel.ts';
 
 interface Rows {
   readonly f: FunctionBuilder;
@@ -69,7 +69,7 @@ function readInteger(
   i: Local<'i32'>,
 ): void {
   const parts = fields.map(({ bit, width, stride, each = 1, innerStride = 0, to = 0 }): Expr<'i32'> => {
-    const outer = each === 1 ? i : i32.shr_u(i, Math.log2(each));
+    const outer = each === 1 ? i : i32.div_u(i, each);
     const inner = i32.mul(i32.and(i, each - 1), innerStride);
     const place = f.let('bit', i32.add(i32.add(i32.mul(outer, stride), inner), bit));
     const word = i32.load16_u(addressAt(source, i32.shr_u(place, 3), 1));
