@@ -1,6 +1,6 @@
-// The tensor types in which people keep models, on random weights against llama.cpp: the usual ones on eight seeds each,
-// the rest and mixtures on two, of which each has a shape, a chunk and tokens of its own; heads, output, kernel sets and
-// thread counts rotate.
+// The tensor types in which people keep models, on random weights against llama.cpp: the usual ones on eight seeds
+// each, the rest and mixtures on two, of which each has a shape, a chunk and tokens of its own; heads, output, kernel
+// sets and thread counts rotate.
 
 import { BLOCK_FORMATS } from '../src/base/dtype.ts';
 import type { DType } from '../src/base/dtype.ts';

@@ -213,6 +213,6 @@ test('nothing of the engine comes with the entry: no worker, no kernel, no packa
   };
   visit(fileURLToPath(new URL('gguf.ts', import.meta.url)));
   const folders = Array.from(reached, (file) => dirname(file).split(/[/\\]/).at(-1)!);
-  assert.deepEqual([...new Set(folders)].sort(), ['base', 'gguf', 'quant', 'src']);
+  assert.deepEqual([...new Set(folders)].sort(), ['base', 'gguf', 'grids', 'quant', 'src']);
   assert.ok(reached.size > 15);
 });
