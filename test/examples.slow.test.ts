@@ -34,7 +34,7 @@ const TYPES: Readonly<Record<string, string>> = { '.js': 'text/javascript', '.ht
 function whySkip(): string | false {
   if (process.env['CI'] === 'true') return false;
   if (!existsSync(join(MODULES, 'vite'))) return 'needs the bundlers of the examples: npm run examples';
-  return existsSync(CHROMIUM) ? false : `needs Chromium at ${CHROMIUM} (or CHROMIUM): npm run chromium`;
+  return existsSync(CHROMIUM) ? false : `needs Chromium at ${CHROMIUM} (or CHROMIUM): npm run browsers`;
 }
 
 interface FolderServer extends Disposable {
