@@ -45,10 +45,13 @@ const sources = (): Project => (project ??= new Project({ tsConfigFilePath: `${R
 /** @param entries  name → source file, relative to the repository */
 export function writeApi(entries: ReadonlyMap<string, string>): ApiPage[] {
   const problems: string[] = [];
-  const pages = [...entries].map(([name, path]) => {
-    const page = new Page(name, sources().getSourceFileOrThrow(`${ROOT}${path}`), problems);
-    return { name, markdown: page.write([...entries.keys()]) };
+  // Workers export nothing: they are entries only for bundlers to find.
+  const documented = [...entries].flatMap(([name, path]) => {
+    const file = sources().getSourceFileOrThrow(`${ROOT}${path}`);
+    return file.getExportedDeclarations().size > 0 ? [{ name, file }] : [];
   });
+  const names = documented.map(({ name }) => name);
+  const pages = documented.map(({ name, file }) => ({ name, markdown: new Page(name, file, problems).write(names) }));
   if (problems.length > 0) throw new Error(`the public API is not documented:\n${problems.join('\n')}`);
   return pages;
 }
