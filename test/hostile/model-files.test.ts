@@ -166,9 +166,9 @@ describe('a model file is refused', () => {
       },
     ],
     [
-      'with RoPE factors, which this version does not have',
-      'UNSUPPORTED_FEATURE',
-      /frequency factors/,
+      'with RoPE factors that nothing can be divided by',
+      'GGUF_INVALID',
+      /"rope_freqs\.weight" expected positive numbers, got 0/,
       (content) => setTensor(content, { name: 'rope_freqs.weight', dtype: 'F32', shape: [32] }, 4 * 32),
     ],
   ];
