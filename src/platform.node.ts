@@ -46,6 +46,15 @@ function workerFlags(): string[] {
 /** What workers throw away is little, but V8 lets it grow to 10 MB each before it looks; with less it is no slower. */
 const YOUNG_GENERATION_MB = 2;
 
+/** Deno tells it only with --allow-sys, which nothing else here needs. */
+function memoryBytes(): number | undefined {
+  try {
+    return totalmem();
+  } catch {
+    return undefined;
+  }
+}
+
 function spawn(url: URL): WorkerHandle {
   const resourceLimits = { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB };
   const facts: WorkerFacts = { hasWideVectors };
@@ -82,7 +91,7 @@ export const platform: Platform = {
   canBlock: () => true,
   enableWideVectors,
   hasWideVectors: () => hasWideVectors,
-  memoryBytes: () => totalmem(),
+  memoryBytes,
   yieldToEvents: () => new Promise((resolve) => setImmediate(resolve)),
   spawnEngineWorker: () => spawn(new URL('./worker.ts', import.meta.url)),
   spawnPoolThread: () => spawn(new URL('./backend/wasm/pool-thread.ts', import.meta.url)),
