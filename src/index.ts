@@ -49,7 +49,8 @@ export function enableWideVectors(): boolean {
  * Loads a GGUF model.
  * @param source  a path or `file:` URL (Node), an `http(s):` URL whose server answers Range requests, a Blob or File,
  *   the file's bytes, or any `ByteSource`. Bytes are copied to the worker; a ByteSource is read from here, and closed.
- *   Of a model that is split over files (`NAME-00001-of-00003.gguf`) give the path or URL of the first.
+ *   Of a model that is split over files (`NAME-00001-of-00003.gguf`) give the path or URL of the first, or a ByteSource
+ *   that has `openSibling`.
  * @throws {GgufError} for a damaged file, {UnsupportedError} for one that this version cannot run,
  *   {SmallMindError} FILE_NOT_FOUND, FILE_UNREADABLE, OUT_OF_MEMORY, {OptionError} for a bad option
  * @example
@@ -79,8 +80,8 @@ async function loadHost(
     const isAborted = (): boolean => signal?.aborted ?? false;
     return LocalModel.load(await openHere(source, signal), resolved, { onProgress, isAborted });
   }
-  const { posted, remote } = describeSource(source, signal);
-  if (signal?.aborted) await remote?.close();
+  const { posted, lender } = describeSource(source, signal);
+  if (signal?.aborted) await lender?.close();
   signal?.throwIfAborted();
-  return RemoteModel.load(posted, remote, resolved, { onProgress, signal });
+  return RemoteModel.load(posted, lender, resolved, { onProgress, signal });
 }

@@ -19,6 +19,7 @@ function handleOf(worker: Worker): WorkerHandle {
     onError(listener) {
       worker.addEventListener('error', (event) => listener(new Error(event.message || 'the worker could not start')));
     },
+    isGone: () => false,
     keepAlive() {},
     async terminate() {
       worker.terminate();

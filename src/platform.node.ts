@@ -55,6 +55,15 @@ function memoryBytes(): number | undefined {
   }
 }
 
+/**
+ * Whether a worker that has once answered is alive. Node reads the clock of its event loop at the call; of a loop that
+ * is gone it gives no time, or a negative one.
+ */
+function hasEventLoop({ performance: clock }: Worker): boolean {
+  const { idle, active } = clock?.eventLoopUtilization?.() ?? { idle: 0, active: 0 };
+  return idle >= 0 && active > 0;
+}
+
 function spawn(url: URL): WorkerHandle {
   const resourceLimits = { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB };
   const facts: WorkerFacts = { hasWideVectors };
@@ -66,6 +75,9 @@ function spawn(url: URL): WorkerHandle {
     workerData: { smallmind: facts },
   });
   worker.unref();
+  // Where it counts nothing of a worker that answers (Bun, Deno), it says nothing of one that does not.
+  let canTell = false;
+  worker.once('message', () => (canTell = hasEventLoop(worker)));
   return {
     post: (message) => worker.postMessage(message),
     onMessage: (listener) => void worker.on('message', listener),
@@ -75,6 +87,7 @@ function spawn(url: URL): WorkerHandle {
         if (code !== 0) listener(new Error(`the worker exited with code ${code}`));
       });
     },
+    isGone: () => canTell && !hasEventLoop(worker),
     keepAlive: (isBusy) => (isBusy ? worker.ref() : worker.unref()),
     async terminate() {
       worker.removeAllListeners('exit');

@@ -14,7 +14,8 @@ export interface ByteSource {
    */
   read(offsetBytes: number, target: Uint8Array): Promise<void>;
   /**
-   * Opens what has another name in the same place: a file by its path, a URL. For models that are split over files.
+   * Opens what has another name in the same place: a file by its path, a URL. Only models that are split over files
+   * need it; `name` is then that of this source but for the number of the part. Closed like this source.
    * @throws {SmallMindError} FILE_NOT_FOUND, FILE_UNREADABLE
    */
   openSibling?(name: string): Promise<ByteSource>;

@@ -7,6 +7,11 @@ export interface WorkerHandle {
   onMessage(listener: (message: unknown) => void): void;
   /** The worker died, or could not start. */
   onError(listener: (error: Error) => void): void;
+  /**
+   * Whether the worker is known to have died, told without a turn of the event loop: by then it has answered a message.
+   * False in browsers, where only who started a worker can end it, and where the platform cannot tell.
+   */
+  isGone(): boolean;
   /** Whether the worker keeps the process alive; it does not at first. No effect in a browser. */
   keepAlive(isBusy: boolean): void;
   terminate(): Promise<void>;

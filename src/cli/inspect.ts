@@ -19,7 +19,7 @@ const MEMORY_FLAGS = [CONTEXT_FLAG, KV_TYPE_FLAG];
 
 export function defineInspect(command: Command, { signal }: CommandContext): void {
   command
-    .argument('<model>', 'a model file in GGUF format')
+    .argument('<model>', 'a model file in GGUF format, or its URL')
     .option('--json', 'print one JSON object, with all values in full')
     .addHelpText('after', EXAMPLES)
     .action(async (path: string, parsed: Record<string, unknown>) => {

@@ -28,7 +28,7 @@ const FLAGS = LOAD_FLAGS.map((flag) =>
 
 export function definePerplexity(command: Command, { signal }: CommandContext): void {
   command
-    .argument('<model>', 'a model file in GGUF format')
+    .argument('<model>', 'a model file in GGUF format, or its URL')
     .argument('<text>', 'a text file')
     .option('--json', 'print one JSON object')
     .addHelpText('after', EXAMPLES)

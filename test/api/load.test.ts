@@ -10,7 +10,7 @@ import { loadModel } from '../../src/index.ts';
 import type { ByteSource, LoadProgressEvent, ModelSource } from '../../src/index.ts';
 import { serveRanges } from '../range-server.ts';
 import type { RangeServer } from '../range-server.ts';
-import { partName, splitGguf } from '../split-gguf.ts';
+import { MemoryFolder, partName, splitGguf } from '../split-gguf.ts';
 import { THREADS, smallModel } from './small-model.ts';
 
 const REASON = { why: 'a reason of any kind' };
@@ -88,6 +88,46 @@ describe('loadModel', () => {
         assert.deepEqual(tokens, expected);
       });
     }
+
+    test(`reads a split model from a ByteSource that opens the others, and closes all, thread: ${thread}`, async () => {
+      const files = new MemoryFolder(await splitGguf(smallModel(), 3));
+      await using model = await loadModel(await files.open(partName(0, 3)), { thread, threads: 1 });
+      assert.equal(files.nOpen, 0);
+      const { tokens } = await model.generate('1', { temperature: 0, maxTokens: 4 }).result;
+      assert.deepEqual(tokens, expected);
+    });
+
+    test(`refuses a split model whose other files it cannot open, and says why, thread: ${thread}`, async () => {
+      const parts = await splitGguf(smallModel(), 3);
+      const files = new MemoryFolder(new Map([...parts].slice(0, 2)));
+      const missing = { name: 'GgufError', code: 'GGUF_MISSING', message: /part 3 of 3 of the model is missing/ };
+      await assert.rejects(loadModel(await files.open(partName(0, 3)), { thread, threads: 1 }), missing);
+      assert.equal(files.nOpen, 0);
+      const { openSibling: _, ...alone } = await files.open(partName(0, 3));
+      const unknown = { code: 'UNSUPPORTED_FEATURE', message: /split over 3 files.*a ByteSource with openSibling/ };
+      await assert.rejects(loadModel(alone, { thread, threads: 1 }), unknown);
+      assert.equal(files.nOpen, 0);
+    });
+
+    test(`closes what opens only after its signal has aborted, thread: ${thread}`, async () => {
+      const files = new MemoryFolder(await splitGguf(smallModel(), 2));
+      const abort = new AbortController();
+      let open!: () => void;
+      const mayOpen = new Promise<void>((resolve) => (open = resolve));
+      const first = await files.open(partName(0, 2));
+      const openSibling = async (name: string): Promise<ByteSource> => {
+        abort.abort(REASON);
+        await mayOpen;
+        return files.open(name);
+      };
+      await assert.rejects(
+        loadModel({ ...first, openSibling }, { thread, threads: 1, signal: abort.signal }),
+        isReason,
+      );
+      open();
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      assert.equal(files.nOpen, 0);
+    });
 
     test(`leaves the bytes it was given alone, thread: ${thread}`, async () => {
       const bytes = smallModel();
