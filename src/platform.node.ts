@@ -47,6 +47,15 @@ function workerFlags(): string[] {
 /** What workers throw away is little, but V8 lets it grow to 10 MB each before it looks; with less it is no slower. */
 const YOUNG_GENERATION_MB = 2;
 
+/** Deno tells it only with --allow-sys, which nothing else here needs. */
+function memoryBytes(): number | undefined {
+  try {
+    return totalmem();
+  } catch {
+    return undefined;
+  }
+}
+
 /**
  * Whether a worker that has once answered is alive. Node reads the clock of its event loop at the call; of a loop that
  * is gone it gives no time, or a negative one.
@@ -113,7 +122,7 @@ export const platform: Platform = {
   canBlock: () => true,
   enableWideVectors,
   hasWideVectors: () => hasWideVectors,
-  memoryBytes: () => totalmem(),
+  memoryBytes,
   yieldToEvents: () => new Promise((resolve) => setImmediate(resolve)),
   parentPort() {
     if (!parentPort) return undefined;
