@@ -17,6 +17,8 @@ export interface RandomLlamaOptions {
   readonly seed: number;
   /** Of all matrices; norm weights are F32. */
   readonly dtype: DType;
+  /** Of those whose name ends so, `ffn_down`, instead. By default of none. */
+  readonly dtypes?: Readonly<Record<string, DType>>;
   readonly nLayer: number;
   /** With quantised dtypes a multiple of their block, like `nFf` and `nHead · headDim`. */
   readonly nEmbd: number;
@@ -180,14 +182,14 @@ export function vocabularyOf({ nVocab, vocabulary }: Pick<RandomLlamaOptions, 'n
 }
 
 /** A list of tensors, and what appends to it. */
-export function randomTensorsOf({ seed, dtype }: { seed: number; dtype: DType }) {
+export function randomTensorsOf({ seed, dtype, dtypes }: Pick<RandomLlamaOptions, 'seed' | 'dtype' | 'dtypes'>) {
   const random = xorshift(seed);
   const blocks = new Random(seed);
   const tensors: TensorData[] = [];
   return {
     tensors,
     /** f32[nOut, nIn], uniform with mean 0 and standard deviation 1/√nIn, so that activations keep their size. */
-    matrix(name: string, nOut: number, nIn: number, type = dtype): void {
+    matrix(name: string, nOut: number, nIn: number, type = dtypes?.[name.split('.').at(-1)!] ?? dtype): void {
       const tensor = { name: `${name}.weight`, dtype: type, shape: [nOut, nIn] };
       if (!CODECS[type]?.encode) {
         tensors.push({ ...tensor, bytes: randomBlocks(type, nOut * nIn, blocks, 1 / Math.sqrt(nIn)) });

@@ -10,7 +10,7 @@ import { storiesModel } from '../stories.ts';
 import { LENGTH_FLAGS, LOAD_FLAGS, LOGIT_BIAS_FLAG, SAMPLER_FLAGS } from './flags.ts';
 import { Interrupted } from './interruption.ts';
 import { LoadingBar } from './loading-bar.ts';
-import type { CommandContext } from './main.ts';
+import type { CommandContext } from './program.ts';
 import { formatBytes, formatCount, formatRate } from './text.ts';
 import { UsageError, addFlags, checkFlags, readFlags } from './usage.ts';
 
@@ -37,7 +37,10 @@ interface RunOptions extends Record<string, unknown> {
 
 export function defineRun(command: Command, context: CommandContext): void {
   command
-    .argument('[model]', 'a model file in GGUF format (default: the little storyteller that comes with SmallMind)')
+    .argument(
+      '[model]',
+      'a model file in GGUF format, or its URL (default: the little storyteller that comes with SmallMind)',
+    )
     .option('-p, --prompt <TEXT>', 'the beginning of the text (default: what is piped in)')
     .option('--json', 'print one JSON object at the end')
     .addHelpText('after', EXAMPLES)
@@ -80,7 +83,7 @@ async function load(path: string, options: LoadOptions, signal: AbortSignal): Pr
   // The worker keeps this thread free to hear Ctrl-C while a large model takes a step, but its start takes 100 ms.
   const fileBytes = await stat(path).then(
     ({ size }) => size,
-    () => 0,
+    () => (/^https?:/i.test(path) ? Infinity : 0),
   );
   const thread = fileBytes <= INLINE_FILE_BYTES_MAX ? 'inline' : 'worker';
   const bar = new LoadingBar(path);

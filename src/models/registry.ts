@@ -9,7 +9,7 @@ import type { Architecture, ModelDefinition } from './model.ts';
 import { gptneox, phi2, phi3, stablelm, starcoder2 } from './neox.ts';
 import { qwen2, qwen2moe, qwen3 } from './qwen.ts';
 
-const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
+export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
   llama,
   gpt2,
   qwen2,

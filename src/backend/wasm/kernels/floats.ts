@@ -25,9 +25,10 @@ export class HalfToFloat {
   readonly #mask: Local<'v128'>;
   readonly #magic: Local<'v128'>;
 
-  constructor(f: FunctionBuilder) {
+  /** @param factor  a power of two that results are multiplied by */
+  constructor(f: FunctionBuilder, factor = 1) {
     this.#mask = f.let('halfMask', splatI32(0x8fffe000 | 0));
-    this.#magic = f.let('halfMagic', splatF32(2 ** 112));
+    this.#magic = f.let('halfMagic', splatF32(2 ** 112 * factor));
   }
 
   /** @param halves sign-extended to i32 lanes, as v128.load16x4_s leaves them */
