@@ -36,7 +36,11 @@ export interface FileKind {
   readonly isQkvFused?: boolean;
   readonly ffn?: 'gated' | 'fused' | 'plain';
   /** A mixture of experts. The shared one has a gate unless it is said to have none. */
-  readonly experts?: { readonly shared?: 'gated' | 'plain' };
+  readonly experts?: { readonly shared?: 'gated' | 'plain'; readonly hasBiases?: boolean };
+  /** Every head has keys of its own, whatever the shape says. */
+  readonly hasOwnKeys?: boolean;
+  /** A sink for each head. */
+  readonly hasSinks?: boolean;
   /** Part of a head that is rotated. Default all. */
   readonly rotated?: number;
   /** Keys after the architecture's name. */
@@ -59,8 +63,21 @@ export const FILE_KINDS: Readonly<Record<string, FileKind>> = {
   'llama with experts': { architecture: 'llama', experts: {} },
   qwen2moe: { architecture: 'qwen2moe', biases: QKV_BIASES, experts: { shared: 'gated' } },
   qwen3moe: { architecture: 'qwen3moe', qkNorm: 'head', experts: {} },
-  olmoe: { architecture: 'olmoe', qkNorm: 'row', experts: {} },
+  olmoe: { architecture: 'olmoe', qkNorm: 'row', hasOwnKeys: true, experts: {} },
   granitemoe: { architecture: 'granitemoe', metadata: graniteScales, experts: { shared: 'plain' } },
+  'gpt-oss': {
+    architecture: 'gpt-oss',
+    layerNorms: ['attn_norm', 'post_attention_norm'],
+    biases: PARTS,
+    experts: { hasBiases: true },
+    hasSinks: true,
+    metadata: () => ({
+      'attention.sliding_window': WINDOW,
+      'rope.scaling.type': text('yarn'),
+      'rope.scaling.factor': f32(4),
+      'rope.scaling.original_context_length': u32(64),
+    }),
+  },
   gemma: { architecture: 'gemma', isTied: true },
   gemma2: {
     architecture: 'gemma2',
@@ -148,7 +165,8 @@ function graniteScales(): Readonly<Record<string, MetadataEntry>> {
 }
 
 /** The bytes of a file. */
-export function randomDecoderGguf(kind: FileKind, shape: DecoderShape): Uint8Array<ArrayBuffer> {
+export function randomDecoderGguf(kind: FileKind, wanted: DecoderShape): Uint8Array<ArrayBuffer> {
+  const shape = kind.hasOwnKeys ? { ...wanted, nHeadKv: wanted.nHead } : wanted;
   return writeGguf({ metadata: metadataOf(kind, shape), tensors: tensorsOf(kind, shape) });
 }
 
@@ -188,7 +206,7 @@ function metadataOf(kind: FileKind, shape: DecoderShape): Entries {
 
 /** llama.cpp takes that of a file's other layers in some architectures. */
 const expertWidth = ({ architecture }: FileKind, { nFf }: DecoderShape): number =>
-  architecture.startsWith('qwen') ? N_FF_EXPERT : nFf;
+  /^(qwen|gpt-oss)/.test(architecture) ? N_FF_EXPERT : nFf;
 
 function tensorsOf(kind: FileKind, shape: DecoderShape) {
   const { nEmbd, nHead, nHeadKv, headDim, nFf, nVocab, nLayer } = shape;
@@ -205,10 +223,14 @@ function tensorsOf(kind: FileKind, shape: DecoderShape) {
   const stack = (name: string, nOut: number, nIn: number): void => {
     matrix(name, N_EXPERT * nOut, nIn);
     tensors.push({ ...tensors.pop()!, shape: [N_EXPERT, nOut, nIn] });
+    if (!kind.experts?.hasBiases) return;
+    vector(`${name}.bias`, N_EXPERT * nOut, 0);
+    tensors.push({ ...tensors.pop()!, shape: [N_EXPERT, nOut] });
   };
-  const experts = (name: string, { shared }: NonNullable<FileKind['experts']>): void => {
+  const experts = (name: string, { shared, hasBiases }: NonNullable<FileKind['experts']>): void => {
     const width = expertWidth(kind, shape);
     matrix(`${name}_gate_inp`, N_EXPERT, nEmbd, 'F32');
+    if (hasBiases) vector(`${name}_gate_inp.bias`, N_EXPERT, 0);
     stack(`${name}_gate_exps`, width, nEmbd);
     stack(`${name}_up_exps`, width, nEmbd);
     stack(`${name}_down_exps`, nEmbd, width);
@@ -235,6 +257,7 @@ function tensorsOf(kind: FileKind, shape: DecoderShape) {
       norm(name('attn_k_norm'), kind.qkNorm === 'head' ? headDim : nKv, 'rms');
     }
     linear(name('attn_output'), 'attn_output', nEmbd, nQ);
+    if (kind.hasSinks) vector(name('attn_sinks.weight'), nHead, 1);
     if (kind.experts) {
       experts(name('ffn'), kind.experts);
       continue;

@@ -3,11 +3,14 @@
 // needs to know nothing of it.
 
 import type { Operation } from './operation.ts';
-import { expect, operands } from './operation.ts';
+import { expect, inferElementwise, operands } from './operation.ts';
 import type { Tensor } from './tensor.ts';
 import { columnsOf, rowsOf } from './tensor.ts';
 
-export type ExpertOp = 'topK' | 'expertWeights' | 'expertMatmul' | 'expertSum';
+export type ExpertOp = 'topK' | 'expertWeights' | 'expertMatmul' | 'expertSum' | 'swigluOai';
+
+/** Constants of `swigluOai`. */
+export const SWIGLU_OAI = { slope: 1.702, limit: 7 };
 
 export const EXPERT_OPERATIONS: Readonly<Record<ExpertOp, Operation>> = {
   /**
@@ -70,4 +73,7 @@ export const EXPERT_OPERATIONS: Readonly<Record<ExpertOp, Operation>> = {
       return { shape: [rowsOf(x), n] };
     },
   },
+
+  /** g · sigmoid(slope · g) · (u + 1), g = min(gate, limit), u = up within ± limit. Operands: gate, up. */
+  swigluOai: { write: 'inPlace', infer: inferElementwise('swigluOai') },
 };

@@ -36,7 +36,9 @@ export interface Differences {
   /** Whether the feed-forward part has a gate. Default true. */
   readonly isGated?: boolean;
   /** Of a mixture of experts: as `ExpertsConfig` has it. Default normalised. Counts are the file's. */
-  readonly experts?: Pick<ExpertsConfig, 'isNormalised'>;
+  readonly experts?: Partial<Pick<ExpertsConfig, 'isNormalised' | 'activation'>>;
+  /** The file's name for the norm before the feed-forward part. Default `ffn_norm`. */
+  readonly ffnNorm?: string;
   /** Of scores. Default 1 / √headDim. */
   readonly attentionScale?: number;
   /** Scores are capped to ± this, softly. Default not at all. */
@@ -138,7 +140,11 @@ function buildDecoder(
 
     const read = d.parallel ? x : between;
     const isNormed = d.parallel !== 'shared' && norms !== 'behind';
-    const input = isNormed ? norm(read, `${name}.ffn_norm`, `${name}.ffnNorm`) : d.parallel ? seen : read;
+    const input = isNormed
+      ? norm(read, `${name}.${d.ffnNorm ?? 'ffn_norm'}`, `${name}.ffnNorm`)
+      : d.parallel
+        ? seen
+        : read;
     const mlp = d.experts
       ? new MixtureOfExperts(scope, p.nEmbd, d.experts)
       : new (isGated ? GatedMLP : MLP)(scope, p.nEmbd, p.nFf, {}, d.activation ?? (isGated ? 'silu' : 'gelu'));

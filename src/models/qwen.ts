@@ -1,5 +1,5 @@
-// Qwen, dense and with experts. As llama, with NeoX's pairs of rotary positions; Qwen 2 has biases of queries, keys and values, Qwen 3 has
-// norms of each head of queries and keys instead.
+// Qwen, dense and with experts. As llama, with NeoX's pairs of rotary positions; Qwen 2 has biases of queries, keys and
+// values, Qwen 3 has norms of each head of queries and keys instead.
 
 import { decoder } from './decoder.ts';
 

@@ -3,6 +3,7 @@
 import { UnsupportedError } from '../base/errors.ts';
 import type { Gguf } from '../gguf/reader.ts';
 import { gemma, gemma2, gemma3 } from './gemma.ts';
+import { gptOss } from './gpt-oss.ts';
 import { gpt2 } from './gpt2.ts';
 import { granite, llama, olmo2, olmoe, smollm3 } from './llama.ts';
 import type { Architecture, ModelDefinition } from './model.ts';
@@ -29,6 +30,7 @@ export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
   olmoe,
   granite,
   granitemoe: granite,
+  'gpt-oss': gptOss,
 };
 
 /** @throws {UnsupportedError} UNSUPPORTED_ARCHITECTURE with the list of what works; what the architecture throws */

@@ -87,6 +87,16 @@ for (const dtype of ['F16', 'Q8_0'] as const) {
 }
 
 conform(
+  'rows of a table for each chosen expert, side by side',
+  (rig) => {
+    const rows = rowCount(13);
+    const operands = [rig.weight('Q8_0', [7, 64]), rig.ids(choose(3, 7), rows, 3)];
+    rig.check('y', rig.graph.apply('embed', operands), 0);
+  },
+  { steps: STEPS },
+);
+
+conform(
   'the sum over the experts of a row',
   (rig) => {
     for (const [k, n] of [

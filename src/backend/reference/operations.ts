@@ -3,9 +3,10 @@
 
 import { assert } from '../../base/errors.ts';
 import type { OpParams } from '../../graph/operation.ts';
+import { SWIGLU_OAI } from '../../graph/operations-experts.ts';
 import type { OpName } from '../../graph/operations.ts';
 import { TRAINING_EVALUATIONS } from './training-operations.ts';
-import { at, build, sum } from './value.ts';
+import { at, build } from './value.ts';
 import type { Value } from './value.ts';
 
 /** @param shape  of the result */
@@ -62,7 +63,7 @@ const kvWrite: Evaluate = ([state, rows, slots]) => {
   return state!;
 };
 
-const attention: Evaluate = ([q, keys, values, positions, sequences, blockTables], params) => {
+const attention: Evaluate = ([q, keys, values, positions, sequences, blockTables, sinks], params) => {
   const { nHead, nHeadKv, headDim, blockSize, scale, softcap: cap = 0, window = 0 } = params as Record<string, number>;
   const out = new Float64Array(q!.data.length);
   for (let r = 0; r < q!.rows; r++) {
@@ -79,9 +80,10 @@ const attention: Evaluate = ([q, keys, values, positions, sequences, blockTables
         for (let i = 0; i < headDim!; i++) sum += at(q!, r, qColumn + i) * at(keys!, cacheRow(p), kvColumn + i);
         return cap ? softcap(sum * scale!, cap) : sum * scale!;
       });
-      const max = scores.reduce((a, b) => Math.max(a, b), -Infinity);
+      const sink = sinks ? at(sinks, 0, head) : -Infinity;
+      const max = scores.reduce((a, b) => Math.max(a, b), sink);
       const weights = scores.map((s) => Math.exp(s - max));
-      const total = weights.reduce((a, b) => a + b, 0);
+      const total = weights.reduce((a, b) => a + b, Math.exp(sink - max));
       weights.forEach((w, p) => {
         const base = cacheRow(p) * values!.columns + kvColumn;
         for (let i = 0; i < headDim!; i++) out[r * q!.columns + qColumn + i]! += (w / total) * values!.data[base + i]!;
@@ -109,7 +111,7 @@ const expertWeights: Evaluate = ([logits, ids], { isNormalised }) => {
     const all = Array.from({ length: nAll }, (_, i) => at(logits!, r, i));
     const chosen = Array.from({ length: nChosen }, (_, i) => at(logits!, r, at(ids!, r, i)));
     const max = all.reduce((a, b) => Math.max(a, b), -Infinity);
-    const total = (isNormalised ? chosen : all).reduce((sum, x) => sum + Math.exp(x - max), 0);
+    const total = (isNormalised ? chosen : all).reduce((a, b) => a + Math.exp(b - max), 0);
     return Math.exp(chosen[c]! - max) / total;
   });
 };
@@ -128,11 +130,26 @@ const expertMatmul: Evaluate = ([x, w, ids], _, [rows, columns]) => {
 
 const expertSum: Evaluate = ([x, weights], _, [rows, columns]) =>
   build(rows!, columns!, (r, c) => {
-    return sum(weights!.columns, (run) => at(weights!, r, run) * at(x!, r, run * columns! + c));
+    let total = 0;
+    for (let run = 0; run < weights!.columns; run++) total += at(weights!, r, run) * at(x!, r, run * columns! + c);
+    return total;
   });
 
+const swigluOai: Evaluate = ([a, b]) => {
+  const { slope, limit } = SWIGLU_OAI;
+  return build(a!.rows, a!.columns, (r, c) => {
+    const gate = Math.min(at(a!, r, c), limit);
+    const up = Math.max(-limit, Math.min(limit, at(b!, r, c)));
+    return (gate / (1 + Math.exp(-slope * gate))) * (up + 1);
+  });
+};
+
 const EVALUATIONS: Partial<Record<OpName, Evaluate>> = {
-  embed: ([weight, ids]) => selectRows(weight!, ids!),
+  embed: ([weight, ids], _, [rows, columns]) => ({
+    ...selectRows(weight!, ids!),
+    rows: rows!,
+    columns: columns!,
+  }),
   gatherRows: ([x, rows]) => selectRows(x!, rows!),
   matmul: ([x, w, ...addends]) => {
     return build(x!.rows, w!.rows, (r, c) =>
@@ -154,6 +171,7 @@ const EVALUATIONS: Partial<Record<OpName, Evaluate>> = {
   expertWeights,
   expertMatmul,
   expertSum,
+  swigluOai,
   ...TRAINING_EVALUATIONS,
 };
 

@@ -1,6 +1,6 @@
-// Mixture of experts: the choice of experts, what each counts for, the product with their matrices, and the sum. For the
-// product the pairs (row, chosen expert) are counted through. The first pair of an expert does the work for all that
-// chose it, as rows of one matmul, so that decoding and prefill are the same kernel and each weight is read once.
+// Mixture of experts: the choice of experts, what each counts for, the product with their matrices, and the sum. For
+// the product the pairs (row, chosen expert) are counted through. The first pair of an expert does the work for all
+// that chose it, as rows of one matmul: decoding and prefill are the same kernel, and each weight is read once.
 
 import { ACTIVATION_BLOCK_BYTES, columnsOf, elementsMax } from '../../../graph/tensor.ts';
 import { BLOCK_FORMATS } from '../../../base/dtype.ts';

@@ -494,10 +494,11 @@ const matmulKernel = (source: SourceOf): Kernel => ({
 const embedKernel = (dtype: DType): Kernel => ({
   op: 'embed',
   dtypes: [dtype],
-  params: { nBlocks: 'i32', groupBytes: 'i32' },
-  values({ inputs }) {
+  params: { nBlocks: 'i32', groupBytes: 'i32', nBeside: 'i32' },
+  values({ out, inputs }) {
     const nBlocks = columnsOf(inputs[0]!.tensor) / BLOCK_FORMATS[dtype].blockElements;
-    return { nBlocks, groupBytes: nBlocks * groupBlockBytes(dtype) };
+    const nBeside = columnsOf(out.tensor) / columnsOf(inputs[0]!.tensor);
+    return { nBlocks, groupBytes: nBlocks * groupBlockBytes(dtype), nBeside };
   },
   build(k) {
     const { f } = k;
@@ -506,7 +507,7 @@ const embedKernel = (dtype: DType): Kernel => ({
     const ids = k.input(1, 'ids');
     const nBlocks = k.param('nBlocks');
     const groupBytes = f.let('groupBytes', ptr.fromI32(k.param('groupBytes')));
-    const { from, to } = k.share(i32.mul(k.rows(), nBlocks));
+    const { from, to } = k.share(i32.mul(i32.mul(k.rows(), k.param('nBeside')), nBlocks));
     const item = f.local('i32', 'item');
     const id = f.local('i32', 'id');
     const w = f.local('ptr', 'w');
