@@ -43,6 +43,8 @@ export interface Differences {
   readonly attentionScale?: number;
   /** Scores are capped to ± this, softly. Default not at all. */
   readonly attentionSoftcap?: number;
+  /** Heads have sinks (nn/attention.ts). */
+  readonly hasSinks?: boolean;
   readonly logitSoftcap?: number;
   /** What embeddings, the parts that a layer adds, and logits are multiplied by. Default 1. */
   readonly embeddingScale?: number;
@@ -130,6 +132,7 @@ function buildDecoder(
         qkNorm: d.qkNorm && { kind: d.qkNorm, eps: d.normEps },
         scale: d.attentionScale,
         softcap: d.attentionSoftcap,
+        hasSinks: d.hasSinks,
         window: d.windowOf?.(layer),
       },
       limits.nCtx,

@@ -7,6 +7,7 @@ export const gptOss = decoder((_, { count }) => {
   return {
     pairing: 'halves',
     ffnNorm: 'post_attention_norm',
+    hasSinks: true,
     experts: { activation: 'swigluOai' },
     windowOf: (layer) => (layer % 2 === 0 ? window : undefined),
   };

@@ -35,6 +35,8 @@ export interface AttentionConfig {
   readonly softcap?: number;
   /** Positions that a token sees, its own included; only over the paged cache. Default all. */
   readonly window?: number;
+  /** A score of nothing for each head, weight `attn_sinks`; only over the paged cache. Default false. */
+  readonly hasSinks?: boolean;
   /** How the map back to the residual stream begins. */
   readonly output?: LinearOptions;
   /** Probability of dropping an attention weight while training. Default 0. */
@@ -92,7 +94,7 @@ export class MultiHeadAttention extends Module {
     this.#out = this.adopt(new Linear(scope.scope('attn_output'), nQ, nEmbd, { bias, ...output }));
     this.#dropout = this.adopt(new Dropout(config.dropout ?? 0, config.rng));
     this.#rope = config.rope && new Rope(scope.graph, config.rope, nCtx);
-    this.#sinks = scope.has('attn_sinks.weight') ? scope.weight('attn_sinks.weight', [nHead]) : undefined;
+    this.#sinks = config.hasSinks ? scope.weight('attn_sinks.weight', [nHead]) : undefined;
     const { qkNorm } = config;
     this.#norms = qkNorm
       ? [['attn_q_norm', nQ] as const, ['attn_k_norm', nKv] as const].map(([name, n]) =>
