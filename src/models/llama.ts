@@ -13,6 +13,8 @@ export const granite = decoder(({ hyperParameters: p }, { positive }, { metadata
   logitScale: 1 / positive('logit_scale', 1),
 }));
 
+export const granitemoe = granite;
+
 /** Of every so many layers of SmolLM3, the last does not see positions. */
 const SMOLLM3_NO_ROPE_STEP = 4;
 

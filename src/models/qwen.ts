@@ -8,3 +8,5 @@ export const qwen2 = decoder(() => ({ pairing: 'halves' }));
 export const qwen2moe = decoder(() => ({ pairing: 'halves', experts: { isNormalised: false } }));
 
 export const qwen3 = decoder(() => ({ pairing: 'halves', qkNorm: 'head' }));
+
+export const qwen3moe = qwen3;

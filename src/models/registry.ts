@@ -5,10 +5,10 @@ import type { Gguf } from '../gguf/reader.ts';
 import { gemma, gemma2, gemma3 } from './gemma.ts';
 import { gptOss } from './gpt-oss.ts';
 import { gpt2 } from './gpt2.ts';
-import { granite, llama, olmo2, olmoe, smollm3 } from './llama.ts';
+import { granite, granitemoe, llama, olmo2, olmoe, smollm3 } from './llama.ts';
 import type { Architecture, ModelDefinition } from './model.ts';
 import { gptneox, phi2, phi3, stablelm, starcoder2 } from './neox.ts';
-import { qwen2, qwen2moe, qwen3 } from './qwen.ts';
+import { qwen2, qwen2moe, qwen3, qwen3moe } from './qwen.ts';
 
 export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
   llama,
@@ -16,7 +16,7 @@ export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
   qwen2,
   qwen3,
   qwen2moe,
-  qwen3moe: qwen3,
+  qwen3moe,
   gemma,
   gemma2,
   gemma3,
@@ -29,7 +29,7 @@ export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
   olmo2,
   olmoe,
   granite,
-  granitemoe: granite,
+  granitemoe,
   'gpt-oss': gptOss,
 };
 
