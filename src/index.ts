@@ -12,12 +12,18 @@ import { describeSource, openHere } from './source.ts';
 export { SmallMindError, GgufError, OptionError, ShapeError, UnsupportedError } from './base/errors.ts';
 export type { ErrorCode, ErrorDetails } from './base/errors.ts';
 export type { ByteSource } from './base/byte-source.ts';
-export { Model, Generation } from './model.ts';
+export { Chat } from './chat.ts';
+export type { ChatMessage, Json, Tool, ToolCall } from './chat/messages.ts';
+export type { ChatPrompt } from './chat/prompt.ts';
+export { Generation } from './generation.ts';
+export { Model } from './model.ts';
 export { inspectModel } from './inspect.ts';
 export type { MemoryNeeds, MetadataField, MetadataValue, ModelFileInfo, TensorSummary } from './inspect.ts';
 export { diagnose } from './doctor.ts';
 export type { Diagnosis, Finding, SelfTest } from './doctor.ts';
 export type {
+  ApplyTemplateOptions,
+  ChatOptions,
   ChosenLogprob,
   FinishReason,
   GenerateManyOptions,
@@ -29,6 +35,7 @@ export type {
   LogitsProcessor,
   ModelInfo,
   ModelSource,
+  TemplateOptions,
   Timings,
   TokenLogprob,
 } from './options.ts';

@@ -7,7 +7,6 @@ import { SmallMindError } from '../base/errors.ts';
 import { needsShared, sharedPath } from '../../test/shared-data.ts';
 import { compileTemplate } from './template.ts';
 
-
 interface Case {
   readonly messages: unknown;
   readonly tools?: unknown;
@@ -106,6 +105,9 @@ test('a conversation of a thousand messages stays within what a template may com
   const chatml =
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}" +
     "{% if not loop.last and messages[loop.index0 + 1].role == m.role %}{{ '!' }}{% endif %}{% endfor %}";
-  const messages = Array.from({ length: 1000 }, (_, i) => ({ role: i % 2 ? 'assistant' : 'user', content: `say ${i}` }));
+  const messages = Array.from({ length: 1000 }, (_, i) => ({
+    role: i % 2 ? 'assistant' : 'user',
+    content: `say ${i}`,
+  }));
   assert.equal((await render(chatml, { messages })).split('<|im_end|>').length, 1001);
 });

@@ -125,7 +125,7 @@ const isCollection = (value: unknown): value is Collection => Array.isArray(valu
 
 const lengthOf = (value: Collection): number => ('size' in value ? value.size : value.length);
 
-/** The parts whose values a statement goes through: what a loop or a filter takes, sides of an operator, `x` of x.f(). */
+/** The parts whose values a statement goes through: of loops, filters and operators what they take, `x` of x.f(). */
 function readBy({ iterable, lhs, operand, left, right, callee }: Statement): Statement[] {
   return [iterable, lhs, operand, left, right, callee?.object].filter((part) => part !== undefined);
 }

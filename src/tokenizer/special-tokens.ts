@@ -58,7 +58,7 @@ export class SpecialTokens {
 
   /**
    * Foreign text that is to stay text, whatever stands before and behind it: with `mark` before each place where a
-   * token begins, or would if the text went on, and at the start of one that could end a token begun before it.
+   * token begins, or would if the text went on, and at the start where it could end or be part of one begun before it.
    */
   shield(text: string, mark: string): string {
     let shielded = '';
@@ -81,10 +81,12 @@ export class SpecialTokens {
     return true;
   }
 
-  /** Whether the text begins with what a token ends with. */
+  /** Whether the text begins with what a token ends with, or lies within one. */
   #ends(text: string): boolean {
-    return this.#byOrder.some((special) => {
-      for (let i = 1; i < special.text.length; i++) if (text.startsWith(special.text.slice(i))) return true;
+    return this.#byOrder.some(({ text: token }) => {
+      for (let i = 1; i < token.length; i++) {
+        if (text.startsWith(token.slice(i)) || token.startsWith(text, i)) return true;
+      }
       return false;
     });
   }
