@@ -70,7 +70,12 @@ export class Chat {
   }
 
   /** The prompt is made elsewhere, so that the run begins later than it can be stopped. */
-  #start(asked: readonly ChatMessage[], options: ResolvedGenerateOptions, onPiece: (text: string) => void): HostedRun {
+  #start(
+    asked: readonly ChatMessage[],
+    options: ResolvedGenerateOptions,
+    onPiece: (text: string) => void,
+    signal: AbortSignal | undefined,
+  ): HostedRun {
     let isAborted = false;
     let run: HostedRun | undefined;
     const answer = async (): Promise<GenerateResult> => {
