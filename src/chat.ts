@@ -112,7 +112,7 @@ export class Chat {
         throw new SmallMindError(
           'CONTEXT_FULL',
           `the conversation takes ${prompt.tokens.length} tokens and the context holds ${nCtx}: send less at once, ` +
-            'begin a new chat, or load the model with a larger nCtx',
+            'begin a new chat, or load the model with a larger context',
           { nPrompt: prompt.tokens.length, nCtx },
         );
       }

@@ -13,6 +13,7 @@ import { resolveSamplerOptions } from './sampler/options.ts';
 import type { SamplerOptions } from './sampler/options.ts';
 import type { EncodeOptions } from './tokenizer/tokenizer.ts';
 
+export { FALLBACK_NAMES } from './chat/fallbacks.ts';
 export type { FinishReason, LogitsProcessor };
 
 /**
@@ -387,7 +388,8 @@ export function resolveApplyTemplateOptions(options: ApplyTemplateOptions) {
 export function resolveChatOptions(options: ChatOptions): ChatOptions {
   const { system, messages } = options;
   if (system !== undefined) requireText('system', system);
-  if (messages !== undefined && (messages as unknown[]).length !== 0) requireMessages(messages);
+  const isEmpty = Array.isArray(messages) && messages.length === 0;
+  if (messages !== undefined && !isEmpty) requireMessages(messages);
   return {
     ...resolveTemplateOptions(options),
     contextFull: choice<'forget' | 'stop'>('contextFull', options.contextFull, 'forget', ['forget', 'stop']),

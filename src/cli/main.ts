@@ -14,6 +14,8 @@ export interface CommandContext {
   readonly signal: AbortSignal;
   readonly version: string;
   isVerbose(): boolean;
+  /** Says on stderr what went wrong, for commands that go on. */
+  report(error: unknown): void;
 }
 
 /** Adds arguments, options and action to a command. */
@@ -21,6 +23,7 @@ export type DefineCommand = (command: Command, context: CommandContext) => void;
 
 const COMMANDS: Readonly<Record<string, { summary: string; load(): Promise<DefineCommand> }>> = {
   run: { summary: 'generate text with a model', load: async () => (await import('./run.ts')).defineRun },
+  chat: { summary: 'talk with a model', load: async () => (await import('./chat.ts')).defineChat },
   inspect: {
     summary: 'show what a model file holds and needs',
     load: async () => (await import('./inspect.ts')).defineInspect,
@@ -50,6 +53,7 @@ const COMMANDS: Readonly<Record<string, { summary: string; load(): Promise<Defin
 const EXAMPLES = `
 Examples:
   smallmind run model.gguf -p "Once upon a time"
+  smallmind chat model.gguf
   smallmind inspect model.gguf
   smallmind train --data stories.txt --out run
   smallmind export run -o model.gguf
@@ -83,7 +87,7 @@ async function defineProgram(signal: AbortSignal): Promise<void> {
     .configureOutput({ outputError() {} })
     .exitOverride()
     .addHelpText('after', EXAMPLES);
-  const context: CommandContext = { signal, version, isVerbose: () => program.opts()['verbose'] === true };
+  const context: CommandContext = { signal, version, isVerbose: () => program.opts()['verbose'] === true, report };
   for (const [name, { summary, load }] of Object.entries(COMMANDS)) {
     const command = program.command(name).description(summary);
     // Of the others their line in the help is all that is needed.

@@ -40,6 +40,20 @@ export function collectNumbers(text: string, previous: unknown = {}): Record<str
   return { ...(previous as object), [id]: value === '-Infinity' ? -Infinity : parseNumber(value) };
 }
 
+/** For `KEY=JSON`, which may be given several times: an object of all. What is not JSON is text. */
+export function collectJson(text: string, previous: unknown = {}): Record<string, unknown> {
+  const [, key, value] = /^([^=]+)=([^]*)$/.exec(text) ?? [];
+  if (key === undefined || value === undefined) throw new UsageError(`expected KEY=JSON, got ${JSON.stringify(text)}`);
+  const parse = (): unknown => {
+    try {
+      return JSON.parse(value);
+    } catch {
+      return value;
+    }
+  };
+  return { ...(previous as object), [key]: parse() };
+}
+
 export function addFlags(command: Command, heading: string, flags: readonly Flag[]): void {
   for (const { flags: spelling, help, parse, fallback } of flags) {
     command.addOption(new Option(spelling, help).argParser(parse).default(fallback).helpGroup(heading));
