@@ -61,6 +61,8 @@ export class ChatInput {
     this.#readline.on('line', (text) => this.#add(text));
     this.#readline.on('close', () => {
       this.#isClosed = true;
+      if (this.#marksPastes) this.#screen.show(PASTE_MARKS_OFF);
+      if (isTerminal && !this.#screen.isHidden) this.#screen.show('\n');
       this.#wake();
     });
     this.#readline.on('SIGINT', () => (this.#screen.isHidden ? onStop() : this.#interrupt()));
@@ -87,9 +89,7 @@ export class ChatInput {
 
   /** Gives the terminal back. May be called twice. */
   close(): void {
-    if (this.#isClosed) return;
     this.#readline.close();
-    if (this.#marksPastes) this.#screen.show(PASTE_MARKS_OFF);
   }
 
   async #nextLine(): Promise<Line | undefined> {

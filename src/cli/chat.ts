@@ -135,5 +135,5 @@ async function requireTemplate(model: Model, { system, ...options }: ChatOptions
 
 function describeGreeting({ info }: Model, path: string): string {
   const name = oneLine(info.name) || basename(path);
-  return `${name} · ${formatCount(info.nCtx)} tokens of context · /help shows what else there is, Ctrl-D leaves`;
+  return `${name} · ${formatCount(info.nCtx)} tokens of context · /help lists commands`;
 }
