@@ -4,7 +4,7 @@ import { homedir } from 'node:os';
 import { styleText } from 'node:util';
 import type { Chat, ChatMessage, ChatOptions, GenerateOptions, GenerateResult, Generation, Model } from '../index.ts';
 import { readText, writeFileAtomic } from './files.ts';
-import { describeRate, formatColumns, formatCount } from './text.ts';
+import { describeRate, formatColumns, formatCount, withoutControls } from './text.ts';
 
 interface SlashCommand {
   /** What is to follow its name. */
@@ -186,7 +186,7 @@ async function stream(answer: Generation): Promise<GenerateResult> {
   let isBegun = false;
   try {
     for await (const piece of answer) {
-      process.stdout.write(piece);
+      process.stdout.write(process.stdout.isTTY ? withoutControls(piece) : piece);
       isBegun = true;
     }
     const result = await answer.result;

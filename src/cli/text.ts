@@ -26,6 +26,11 @@ export function describeRate(unit: string, count: number, perSecond: number): st
   return `${count} ${unit}${count === 1 ? '' : 's'}${rate}`;
 }
 
+/** Lines of text without what would steer a terminal; tabs stay. */
+export function withoutControls(text: string): string {
+  return text.replace(/[\0-\u0008\u000b-\u001f\u007f-\u009f]/g, '');
+}
+
 /** Text from a file on one line, harmless to a terminal: control characters are escaped. */
 export function oneLine(text: string): string {
   const escape = (c: string): string => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`;

@@ -1,7 +1,7 @@
 // Flags as they are written on the command line, and the mistakes in them. The library checks ranges; here its names
 // become flags again, so that a message speaks of what was typed.
 
-import { Option } from 'commander';
+import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
 import type { SmallMindError } from '../index.ts';
 
@@ -43,7 +43,7 @@ export function collectNumbers(text: string, previous: unknown = {}): Record<str
 /** For `KEY=JSON`, which may be given several times: an object of all. What is not JSON is text. */
 export function collectJson(text: string, previous: unknown = {}): Record<string, unknown> {
   const [, key, value] = /^([^=]+)=([^]*)$/.exec(text) ?? [];
-  if (key === undefined || value === undefined) throw new UsageError(`expected KEY=JSON, got ${JSON.stringify(text)}`);
+  if (key === undefined || value === undefined) throw new InvalidArgumentError('Expected KEY=JSON.');
   const parse = (): unknown => {
     try {
       return JSON.parse(value);
