@@ -1,7 +1,7 @@
 // Speed in a browser: SmallMind beside wllama, run by run, in one page of Chromium, on the same file with the same
 // threads: in a cross-origin isolated page with two threads, and in one that is not with one. Both through their public
 // APIs, each by its own clock: prefill until the first token is chosen, decoding from there to the last. Needs
-// `npm run peers` and `npm run chromium`. Prints each turn, ours first, and writes the rows.
+// `npm run peers` and `npm run browsers`. Prints each turn, ours first, and writes the rows.
 //   npm run bench:browser -- --runs 5 --out docs/data/browser.json
 
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
@@ -14,7 +14,8 @@ import { syntheticModel } from '../src/benchmark.ts';
 import type { Speed } from '../src/benchmark.ts';
 import { Random } from '../src/base/random.ts';
 import { writeSource } from '../src/cli/files.ts';
-import { buildPackage, openPage } from '../test/browser/chromium.ts';
+import { buildPackage, openPage } from '../test/browser/browsers.ts';
+import { chromium } from '../test/browser/chromium.ts';
 
 const WLLAMA = fileURLToPath(new URL('../peers/node_modules/@wllama/wllama/', import.meta.url));
 
@@ -130,12 +131,12 @@ const figures = (x: readonly number[]) => {
 
 /** Both in a new page, in turns; the first turn of each warms up. */
 async function measure(path: string, isolated: boolean, threads: number) {
-  await using chromium = await openPage({
+  await using opened = await openPage(chromium, {
     isolated,
     files: { '/model.gguf': path, '/wllama/': join(WLLAMA, 'esm/') },
     modules: { wllama: '/wllama/index.js' },
   });
-  const { page, version } = chromium;
+  const { page, version } = opened;
   const ours = await openOurs(page, threads);
   const theirs = await openWllama(page, threads);
   const speeds = new Map<Runner, Speed[]>([

@@ -1,10 +1,11 @@
-// Builds dist/ from src/ with the TypeScript compiler: JavaScript, declarations and source maps, no tests. Plain
-// JavaScript for any Node >= 20, because `prepare` may run anywhere. The new tree is complete before it takes the
-// place of the old one, so that a failed build leaves the last good one standing. Silent when all is well.
+// Builds dist/ from src/ with the TypeScript compiler: JavaScript, declarations and source maps, no tests; and in
+// dist/browser/ what pages without a bundler import. Plain JavaScript for any Node >= 20, because `prepare` may run
+// anywhere. The new tree is complete before it takes the place of the old one, so that a failed build leaves the last
+// good one standing. Silent when all is well.
 
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
+import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, join, posix, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
@@ -15,6 +16,17 @@ const TSC = join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc');
 
 /** `new URL('./x.ts', import.meta.url)`: how a worker names its module. tsc rewrites imports, but not these. */
 const SOURCE_URL = /(new URL\(\s*)(['"])(\.{1,2}\/[^'"]+)\.ts\2(\s*,\s*import\.meta\.url)/g;
+
+/** How a module of dist/ names another: imports, and workers by URL. */
+const SPECIFIER = /(\bfrom |\bimport |\bimport\(|\bnew URL\()(['"])([.#][^'"]+\.js|#\w+)\2/g;
+/** What `imports` in package.json is in a page; import maps do not reach into workers. */
+const BROWSER_IMPORTS = {
+  '#files': 'files.browser.js',
+  '#platform': 'platform.browser.js',
+  '#spawnEngine': 'spawn-direct.browser.js',
+  '#spawnPool': 'spawn-direct.browser.js',
+};
+const BROWSER_ENTRIES = ['index.js', 'training.js', 'eval.js', 'gguf.js'];
 
 try {
   build();
@@ -31,6 +43,7 @@ function build() {
   for (const file of readdirSync(STAGED, { recursive: true, encoding: 'utf8' })) {
     if (file.endsWith('.js')) rewriteWorkerUrls(join(STAGED, file));
   }
+  writeBrowserTree();
   rmSync(DIST, { recursive: true, force: true });
   renameSync(STAGED, DIST);
 }
@@ -57,4 +70,22 @@ function rewriteWorkerUrls(/** @type {string} */ file) {
   const leftover = after.match(/new URL\([^)]*\.ts['"`]/);
   if (leftover) throw new Error(`${file}: cannot rewrite ${leftover[0]}…`);
   if (after !== before) writeFileSync(file, after);
+}
+
+/** Copies what the entries reach, with paths in the place of names such as `#platform`. */
+function writeBrowserTree() {
+  const reached = new Set(BROWSER_ENTRIES);
+  for (const file of reached) {
+    const folder = posix.dirname(file);
+    const text = readFileSync(join(STAGED, file), 'utf8').replace(SPECIFIER, (_, opening, quote, specifier) => {
+      const target = BROWSER_IMPORTS[specifier] ?? posix.join(folder, specifier);
+      reached.add(target);
+      const path = posix.relative(folder, target);
+      return `${opening}${quote}${path.startsWith('.') ? path : `./${path}`}${quote}`;
+    });
+    const map = posix.relative(posix.join('browser', folder), `${file}.map`);
+    const copy = join(STAGED, 'browser', file);
+    mkdirSync(dirname(copy), { recursive: true });
+    writeFileSync(copy, text.replace(/(?<=^\/\/# sourceMappingURL=).*$/m, map));
+  }
 }

@@ -6,9 +6,10 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { RowPlan } from '../bench/speed.ts';
+import type { RuntimesFile } from '../test/runtimes/run.ts';
 
 const ROOT = new URL('..', import.meta.url);
-const DOCUMENTS = ['README.md', 'docs/performance.md'];
+const DOCUMENTS = ['README.md', 'docs/performance.md', 'docs/runtimes.md'];
 
 type Cells = readonly (readonly string[])[];
 
@@ -232,6 +233,29 @@ function load(): string {
   return `${table([head, ...cells])}\n\n${note} ${machineOf(machine)}; \`npm run bench:load\`.`;
 }
 
+function runtimes(): string {
+  const { machine, runtimes: all } = read<RuntimesFile>('runtimes');
+  const yes = (isSo: boolean): string => (isSo ? 'yes' : 'no');
+  const cells = all.map(({ name, engine, executor, sharedMemory, memory64, wideVectors }) => [
+    name,
+    engine.replace(/^\w+ | \(.*/g, ''),
+    /\((.*)\)/.exec(executor)?.[1] ?? '',
+    yes(sharedMemory),
+    yes(memory64),
+    yes(wideVectors),
+  ]);
+  const head = ['runtime', 'version', 'relaxed dot product', 'threads', 'more than 4 GiB', '256-bit vectors'];
+  return `${table([head, ...cells])}\n\n${machine}; \`npm run runtimes\`.`;
+}
+
+function runtimeChecks(): string {
+  const { runtimes: all } = read<RuntimesFile>('runtimes');
+  const names = [...new Set(all.flatMap(({ checks }) => Object.keys(checks)))];
+  const mark = (error: string | null | undefined): string => (error === null ? '✓' : `✗ ${error ?? 'not run'}`);
+  const cells = names.map((name) => [name, ...all.map(({ checks }) => mark(checks[name]))]);
+  return table([['', ...all.map(({ name }) => name)], ...cells]);
+}
+
 function table([head, ...rows]: Cells): string {
   const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
   return [line(head!), line(head!.map(() => '---')), ...rows.map(line)].join('\n');
@@ -248,6 +272,8 @@ const TABLES: Readonly<Record<string, () => string>> = {
   strict: () => besideL('strict'),
   browser,
   load,
+  runtimes,
+  runtimeChecks,
 };
 /** Formatting pads the cells of a table. */
 const squeeze = (text: string): string => text.replace(/ +/g, ' ').replace(/-{3,}/g, '---');

@@ -25,6 +25,7 @@ export interface SelfTest {
   readonly error?: string;
 }
 
+/** Something that is missing or wrong, and what to do about it. */
 export interface Finding {
   /** `slow`: everything works, but not as fast as it could. */
   readonly severity: 'broken' | 'slow';
@@ -32,6 +33,7 @@ export interface Finding {
   readonly remedy: string;
 }
 
+/** What this machine offers, and whether the kernels compute rightly on it. */
 export interface Diagnosis {
   /** The JavaScript engine in words. */
   readonly engine: string;
@@ -64,7 +66,16 @@ export interface Diagnosis {
   readonly verdict: 'ready' | 'slow' | 'broken';
 }
 
-/** Never throws for what is wrong with the machine: that is what it reports. */
+/**
+ * Looks at the machine and its JavaScript engine, and runs each kernel set against the reference. It never throws for
+ * what is wrong with the machine: that is what it reports.
+ * @example
+ * import { diagnose } from 'smallmind';
+ *
+ * const { verdict, threads, findings } = await diagnose();
+ * console.log(`this machine is ${verdict}: ${threads} threads`);
+ * for (const { what, remedy } of findings) console.log(`${what}: ${remedy}`);
+ */
 export async function diagnose(): Promise<Diagnosis> {
   const wasm = wasmFeatures();
   const canShare = wasm.threads && platform.canShareMemory();

@@ -8,7 +8,10 @@ import type { LoadOptions, ModelSource } from './options.ts';
 import { openHere } from './source.ts';
 
 export type { PerplexityResult } from './eval/perplexity.ts';
+export type { ByteSource } from './base/byte-source.ts';
+export type { Kernels, KvDtype, ModelSource } from './options.ts';
 
+/** How the model is loaded, and the windows that the text is cut into. */
 export interface EvaluationOptions extends Omit<LoadOptions, 'thread' | 'parallel' | 'onProgress' | 'nCtx'> {
   /** Tokens of a window. Default: as trained, at most 512. */
   nCtx?: number;
@@ -16,7 +19,9 @@ export interface EvaluationOptions extends Omit<LoadOptions, 'thread' | 'paralle
   onProgress?: (nDone: number, nTokens: number) => void;
 }
 
+/** The figures, and what they were measured with. */
 export interface EvaluationResult extends PerplexityResult {
+  /** Tokens of a window. */
   readonly nCtx: number;
   /** What computed, in words. */
   readonly executor: string;
@@ -26,8 +31,14 @@ const N_CTX_DEFAULT_MAX = 512;
 
 /**
  * Loads a model, measures its perplexity on a text, and closes it. It computes on the calling thread, which each step
- * blocks. `measurePerplexity` in eval/ says what exactly counts.
+ * blocks. Windows lie side by side, each from an empty context; all their tokens count.
  * @throws what `loadModel` throws, and {OptionError} for a text with nothing to predict
+ * @example
+ * import { evaluatePerplexity } from 'smallmind/eval';
+ *
+ * const text = 'Once upon a time there was a little dog.';
+ * const { perplexity, bitsPerByte } = await evaluatePerplexity('MODEL.gguf', text);
+ * console.log(perplexity.toFixed(2), bitsPerByte.toFixed(3), 'bits per byte');
  */
 export async function evaluatePerplexity(
   source: ModelSource,

@@ -9,25 +9,34 @@ import type { ModelSource } from './options.ts';
 import { dequantize } from './quant/codecs.ts';
 import { openHere } from './source.ts';
 
-export { SmallMindError, GgufError, OptionError, ShapeError, UnsupportedError } from './base/errors.ts';
-export type { ErrorCode, ErrorDetails } from './base/errors.ts';
-export type { ByteSource } from './base/byte-source.ts';
-export type { DType } from './base/dtype.ts';
-export { GGUF_LIMITS } from './gguf/limits.ts';
-export type { GgufLimits } from './gguf/limits.ts';
-export type { TensorInfo } from './gguf/reader.ts';
-export type { ArrayEntry, MetadataEntry, NumberList, NumberType, ValueType } from './gguf/value-types.ts';
-export { writeGguf, writeGgufHead } from './gguf/writer.ts';
-export type { GgufContent, GgufHead, GgufOutline, TensorData, TensorDescriptor } from './gguf/writer.ts';
-export type { ModelSource } from './options.ts';
-export { dequantize, quantize } from './quant/codecs.ts';
-
+// The regions are the groups of this entry's page in docs/api.
+// #region Read
 /**
- * A value of the metadata without its type. Arrays of numbers are typed arrays; a 64-bit integer is a bigint only
- * beyond ±(2^53 - 1), and an array of them is one of bigints when any is.
+ * Reads metadata and tensor descriptors of a GGUF file (version 2 or 3), checked against the file's size. Of tensor
+ * data it reads nothing, and of a remote file it fetches a little more than that. Of a model that is split over files
+ * (`NAME-00001-of-00003.gguf`) the first opens the others beside it, and all are one.
+ * @param source  a path or `file:` URL (Node), an `http(s):` URL whose server answers Range requests, a Blob or File,
+ *   the file's bytes, or any `ByteSource`, which is closed with the file, or when reading fails
+ * @throws {GgufError} for a damaged file, {UnsupportedError} for a big-endian one or another version,
+ *   {SmallMindError} FILE_NOT_FOUND, FILE_UNREADABLE, {OptionError} for what is no source
+ * @example
+ * import { readGguf } from 'smallmind/gguf';
+ *
+ * await using file = await readGguf('MODEL.gguf');
+ * const values = await file.readValues('output_norm.weight');
+ * console.log(file.metadata.get('general.architecture'), file.tensors.size, values.slice(0, 4));
  */
-export type MetadataValue = string | number | bigint | boolean | NumberList | BigIntList | readonly MetadataValue[];
+export async function readGguf(source: ModelSource, options: ReadGgufOptions = {}): Promise<GgufFile> {
+  const opened = await openHere(source, options.signal);
+  try {
+    return new GgufFile(await readHead(opened, options.limits));
+  } catch (error) {
+    await opened.close();
+    throw error;
+  }
+}
 
+/** Limits and a signal for reading. */
 export interface ReadGgufOptions {
   /** Replaces single limits of `GGUF_LIMITS`, which no known file reaches. */
   limits?: Partial<GgufLimits>;
@@ -83,6 +92,7 @@ export class GgufFile implements AsyncDisposable {
     return dequantize(dtype, await this.readTensor(name));
   }
 
+  /** Closes what it is read from. */
   close(): Promise<void> {
     return this.#gguf.source.close();
   }
@@ -93,27 +103,36 @@ export class GgufFile implements AsyncDisposable {
 }
 
 /**
- * Reads metadata and tensor descriptors of a GGUF file (version 2 or 3), checked against the file's size. Of tensor
- * data it reads nothing, and of a remote file it fetches a little more than that. Of a model that is split over files
- * (`NAME-00001-of-00003.gguf`) the first opens the others beside it, and all are one.
- * @param source  a path or `file:` URL (Node), an `http(s):` URL whose server answers Range requests, a Blob or File,
- *   the file's bytes, or any `ByteSource`, which is closed with the file, or when reading fails
- * @throws {GgufError} for a damaged file, {UnsupportedError} for a big-endian one or another version,
- *   {SmallMindError} FILE_NOT_FOUND, FILE_UNREADABLE, {OptionError} for what is no source
- * @example
- * await using file = await readGguf('model.gguf');
- * console.log(file.metadata.get('general.architecture'), file.tensors.size);
- * const values = await file.readValues('output_norm.weight');
+ * A value of the metadata without its type. Arrays of numbers are typed arrays; a 64-bit integer is a bigint only
+ * beyond ±(2^53 - 1), and an array of them is one of bigints when any is.
  */
-export async function readGguf(source: ModelSource, options: ReadGgufOptions = {}): Promise<GgufFile> {
-  const opened = await openHere(source, options.signal);
-  try {
-    return new GgufFile(await readHead(opened, options.limits));
-  } catch (error) {
-    await opened.close();
-    throw error;
-  }
-}
+export type MetadataValue = string | number | bigint | boolean | NumberList | BigIntList | readonly MetadataValue[];
+
+export type { ModelSource } from './options.ts';
+export type { ByteSource } from './base/byte-source.ts';
+export type { TensorInfo } from './gguf/reader.ts';
+export { GGUF_LIMITS } from './gguf/limits.ts';
+export type { GgufLimits } from './gguf/limits.ts';
+// #endregion
+
+// #region Write
+export { writeGguf, writeGgufHead } from './gguf/writer.ts';
+export type { GgufContent, TensorData, GgufOutline, TensorDescriptor, GgufHead } from './gguf/writer.ts';
+// #endregion
+
+// #region Metadata with types
+export type { MetadataEntry, ArrayEntry, ValueType, NumberType, NumberList, BigIntList } from './gguf/value-types.ts';
+// #endregion
+
+// #region Types of tensors
+export { dequantize, quantize } from './quant/codecs.ts';
+export type { DType } from './base/dtype.ts';
+// #endregion
+
+// #region Errors
+export { SmallMindError, GgufError, UnsupportedError, OptionError, ShapeError } from './base/errors.ts';
+export type { ErrorCode, ErrorDetails } from './base/errors.ts';
+// #endregion
 
 function plainValue({ value }: MetadataEntry): MetadataValue {
   // The elements of an array of arrays are entries.

@@ -20,6 +20,7 @@ import { openHere } from './source.ts';
 /** Integers beyond ±(2^53 - 1) are given as decimal text, so that everything here can be written as JSON. */
 export type MetadataValue = string | number | boolean | readonly MetadataValue[];
 
+/** One entry of the metadata. */
 export interface MetadataField {
   readonly key: string;
   /** GGUF's type: `u32`, `string` …, and `f32[]` for an array. */
@@ -27,6 +28,7 @@ export interface MetadataField {
   readonly value: MetadataValue;
 }
 
+/** What the file says of one tensor. */
 export interface TensorSummary {
   readonly name: string;
   readonly dtype: string;
@@ -50,7 +52,9 @@ export interface MemoryNeeds {
   readonly totalBytes: number;
 }
 
+/** A model file, described from its head. */
 export interface ModelFileInfo {
+  /** Path, URL, name of the File, `blob` or `memory`. */
   readonly source: string;
   /** Of a model that is split: of all files. */
   readonly sizeBytes: number;
@@ -72,10 +76,15 @@ export interface ModelFileInfo {
 }
 
 /**
- * Describes a GGUF file.
+ * Describes a GGUF file and the memory that it would need here, from its head alone: no weight is read.
  * @param options  those that the model would be loaded with: context, threads, type of the cache … change the memory
  * @throws {GgufError} for what is no sound GGUF file, {SmallMindError} FILE_NOT_FOUND, FILE_UNREADABLE,
  *   {OptionError} for a bad option
+ * @example
+ * import { inspectModel } from 'smallmind';
+ *
+ * const { architecture, memory, problem } = await inspectModel('MODEL.gguf', { nCtx: 2048 });
+ * console.log(architecture, problem?.message ?? `needs ${memory!.totalBytes} bytes`);
  */
 export async function inspectModel(source: ModelSource, options: LoadOptions = {}): Promise<ModelFileInfo> {
   const resolved = resolveLoadOptions(options);

@@ -35,6 +35,7 @@ export class Model implements AsyncDisposable {
     this.#host = host;
   }
 
+  /** What is known of it: sizes, context, memory, what computes. */
   get info(): ModelInfo {
     return this.#host.info;
   }
@@ -43,6 +44,13 @@ export class Model implements AsyncDisposable {
    * Starts generating at once: `for await (const piece of run)` streams the text, `await run.result` gives the whole.
    * @param prompt  text, or token ids
    * @throws {OptionError} INVALID_OPTION at the call; {SmallMindError} CONTEXT_FULL, NUMERIC … from the run
+   * @example
+   * import { loadModel } from 'smallmind';
+   *
+   * await using model = await loadModel('MODEL.gguf');
+   * const run = model.generate('The little dog', { temperature: 0, maxTokens: 20, stop: '\n' });
+   * const { text, finishReason, timings } = await run.result;
+   * console.log(text, finishReason, timings.decodeTokensPerSecond);
    */
   generate(prompt: string | readonly number[], options: GenerateOptions = {}): Generation {
     if (typeof prompt !== 'string') requireTokens('prompt', prompt);
@@ -56,8 +64,11 @@ export class Model implements AsyncDisposable {
    * `parallel`. Each has a seed of its own, counting up from `seed`; with `temperature: 0` all are the same.
    * @throws {OptionError} as `generate`
    * @example
-   * const runs = model.generateMany('Once upon a time', { n: 3 });
-   * const texts = await Promise.all(runs.map(async (run) => (await run.result).text));
+   * import { loadModel } from 'smallmind';
+   *
+   * await using model = await loadModel('MODEL.gguf', { parallel: 3 });
+   * const runs = model.generateMany('Once upon a time', { n: 3, maxTokens: 20 });
+   * for (const { text, seed } of await Promise.all(runs.map((run) => run.result))) console.log(seed, text);
    */
   generateMany(prompt: string | readonly number[], options: GenerateManyOptions): Generation[] {
     const n = resolveCount(options);
@@ -71,7 +82,7 @@ export class Model implements AsyncDisposable {
     return this.#host.tokenize(text, resolveEncodeOptions(options));
   }
 
-  /** Text of whole tokens; control tokens are left out. */
+  /** Text of whole tokens; control tokens are left out. @throws {OptionError} for an id that the model does not have */
   async detokenize(tokens: readonly number[]): Promise<string> {
     requireTokens('tokens', tokens);
     return this.#host.detokenize(tokens);
@@ -89,9 +100,13 @@ export class Model implements AsyncDisposable {
 
   /**
    * Begins a conversation.
+   * @throws {OptionError} INVALID_OPTION
    * @example
-   * const chat = model.chat({ system: 'Answer in one sentence.' });
-   * for await (const piece of chat.send('Why is the sky blue?')) process.stdout.write(piece);
+   * import { loadModel } from 'smallmind';
+   *
+   * await using model = await loadModel('MODEL.gguf');
+   * const chat = model.chat({ system: 'Answer in one sentence.', template: 'chatml' });
+   * for await (const piece of chat.send('Why is the sky blue?', { maxTokens: 20 })) process.stdout.write(piece);
    */
   chat(options: ChatOptions = {}): Chat {
     return new Chat(this.#host, options);

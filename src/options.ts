@@ -14,7 +14,7 @@ import type { SamplerOptions } from './sampler/options.ts';
 import type { EncodeOptions } from './tokenizer/tokenizer.ts';
 
 export { FALLBACK_NAMES } from './chat/fallbacks.ts';
-export type { FinishReason, LogitsProcessor };
+export type { EncodeOptions, FinishReason, KvDtype, LogitsProcessor, SamplerOptions };
 
 /**
  * Where a model comes from: a path or `file:` URL (Node), an `http(s):` URL whose server answers Range requests, a Blob
@@ -22,14 +22,21 @@ export type { FinishReason, LogitsProcessor };
  */
 export type ModelSource = string | URL | Blob | ArrayBuffer | Uint8Array | ByteSource;
 
-/** `auto` probes the engine; `reference` is the slow float64 oracle. */
+/**
+ * Kernel sets. `relaxed` is the fastest; `simd` needs no relaxed SIMD; `strict` gives the same bits on every machine;
+ * `auto` is the fastest that the JavaScript engine has; `reference` computes in float64, slowly, as an oracle.
+ */
 export type Kernels = 'auto' | 'relaxed' | 'simd' | 'strict' | 'reference';
 
+/** How far the weights have been read. */
 export interface LoadProgressEvent {
+  /** Read so far. */
   readonly loadedBytes: number;
+  /** To be read. */
   readonly totalBytes: number;
 }
 
+/** How a model is loaded: where and on how many threads it runs, and what its context may hold. */
 export interface LoadOptions {
   /**
    * Where the engine runs: in a worker, or on the calling thread, which it then blocks for each step. Default `worker`.
@@ -40,9 +47,12 @@ export interface LoadOptions {
    * model of less than 2 MiB of weights a thread; 1 without shared memory.
    */
   threads?: number;
-  /** Context in tokens, prompt and answer together. Default: what the model was trained for, at most 4096. */
+  /**
+   * Context in tokens, prompt and answer together, 1..1048576. Default: what the model was trained for, at most
+   * 4096.
+   */
   nCtx?: number;
-  /** Texts that can be generated at the same time, each with its own context; further ones wait. 1..64, default 1. */
+  /** Texts that can be generated at the same time, each with its own context, 1..64; further ones wait. Default 1. */
   parallel?: number;
   /** Prompt tokens evaluated in one step, 1..4096. Default 128. */
   prefillChunk?: number;
@@ -73,6 +83,7 @@ export interface ResolvedLoadOptions {
   readonly kvType: KvDtype;
 }
 
+/** What is generated: its length, how each token is chosen, and when to end. */
 export interface GenerateOptions extends Partial<SamplerOptions> {
   /** Tokens to generate at most; 0 only evaluates the prompt. Default: until the text ends or the context is full. */
   maxTokens?: number;
@@ -84,7 +95,10 @@ export interface GenerateOptions extends Partial<SamplerOptions> {
   stop?: string | readonly string[];
   /** Further tokens that end the text, beside the model's own. They are not part of the result. */
   stopTokens?: readonly number[];
-  /** Ends the text so long after the call, in milliseconds, waiting included; looked at between steps. From 1 on. */
+  /**
+   * Ends the text so long after the call, in milliseconds, waiting included; looked at between steps. From 1 on.
+   * Default: no limit.
+   */
   maxTimeMs?: number;
   /**
    * When the context is full: `stop` ends the text. `shift` forgets the older half of what stands behind the first
@@ -107,17 +121,19 @@ export interface GenerateOptions extends Partial<SamplerOptions> {
   logprobs?: number;
   /** Adds BOS to a text prompt where the model wants it. Default true. */
   addSpecial?: boolean;
-  /** Reads control tokens written in a text prompt (`</s>`) as such. Default false: they are plain text. */
+  /** Reads control tokens written in a text prompt (`</s>`) as such; otherwise they are plain text. Default false. */
   parseSpecial?: boolean;
   /** Aborts: iteration and `result` then reject with its reason. */
   signal?: AbortSignal;
 }
 
+/** As for one text, and how many of them. */
 export interface GenerateManyOptions extends GenerateOptions {
   /** How many texts, 1..64. Default 1. */
   n?: number;
 }
 
+/** How a conversation is put into the model's words. */
 export interface TemplateOptions {
   /**
    * Jinja text, or the name of a family (`chatml`, `llama3`, `gemma`, `phi3`, `mistral`). Default: the file's own, or
@@ -130,11 +146,13 @@ export interface TemplateOptions {
   tools?: readonly Tool[];
 }
 
+/** What `model.applyChatTemplate` takes beside the messages. */
 export interface ApplyTemplateOptions extends TemplateOptions {
   /** Whether the prompt ends where an answer begins. Default true. */
   addGenerationPrompt?: boolean;
 }
 
+/** How a conversation begins, and what becomes of it when the context is full. */
 export interface ChatOptions extends TemplateOptions {
   /** The system's words, before all others. */
   system?: string;
@@ -147,6 +165,7 @@ export interface ChatOptions extends TemplateOptions {
   contextFull?: 'forget' | 'stop';
 }
 
+/** Which logits `model.logits` gives. */
 export interface LogitsOptions {
   /** Logits after every token and not only the last. Default false. */
   all?: boolean;
@@ -169,6 +188,7 @@ export interface ResolvedGenerateOptions {
   readonly parseSpecial: boolean;
 }
 
+/** A token and how likely the model holds it. */
 export interface TokenLogprob {
   readonly token: number;
   readonly text: string;
@@ -176,11 +196,13 @@ export interface TokenLogprob {
   readonly logprob: number;
 }
 
+/** The token that was chosen, beside the most likely ones. */
 export interface ChosenLogprob extends TokenLogprob {
   /** The most likely tokens, best first. */
   readonly top: readonly TokenLogprob[];
 }
 
+/** How long a text took, in milliseconds, and how fast it was. */
 export interface Timings {
   /** From the call to the first chosen token. */
   readonly promptMs: number;
@@ -191,8 +213,11 @@ export interface Timings {
   readonly decodeTokensPerSecond: number;
 }
 
+/** A text that has ended, with all that is known of it. */
 export interface GenerateResult {
+  /** What was generated, without the prompt. */
   readonly text: string;
+  /** Its token ids, those of a stop string included. */
   readonly tokens: readonly number[];
   /** Tokens of the prompt. */
   readonly promptTokens: number;
@@ -214,21 +239,29 @@ export interface GenerateResult {
 
 /** What is known of a loaded model. */
 export interface ModelInfo {
+  /** `general.architecture` of the file, e.g. `llama`. */
   readonly architecture: string;
   /** `general.name` of the file; empty where it has none. */
   readonly name: string;
+  /** Weights, those of norms and biases included. */
   readonly nParameters: number;
+  /** Tokens of the vocabulary. */
   readonly nVocab: number;
+  /** Width of the residual stream. */
   readonly nEmbd: number;
+  /** Transformer layers. */
   readonly nLayer: number;
+  /** Context that the model was trained for, in tokens. */
   readonly nCtxTrain: number;
   /** Context that it was loaded with. */
   readonly nCtx: number;
   /** Bytes held for weights, key-value cache and work areas. */
   readonly memoryBytes: number;
+  /** Threads that compute. */
   readonly threads: number;
   /** The executor in words, e.g. `wasm relaxed (u8, 256-bit vectors), 2 threads`. */
   readonly executor: string;
+  /** How long loading took, in milliseconds. */
   readonly loadMs: number;
 }
 

@@ -1,6 +1,6 @@
-// The browser half of the platform: Web Workers, isolation, cores.
+// The browser half of the platform: isolation, cores, the port to the page. Workers are started by spawn-*.browser.ts.
 
-import type { Cores, ParentPort, Platform, WorkerHandle } from './base/platform.ts';
+import type { Cores, ParentPort, Platform } from './base/platform.ts';
 
 /** The parts of a worker's global scope that are used here; lib.dom describes the page's. */
 interface WorkerScope {
@@ -11,20 +11,6 @@ interface WorkerScope {
 
 const scope = globalThis as unknown as WorkerScope;
 const isPage = scope.document !== undefined;
-
-function handleOf(worker: Worker): WorkerHandle {
-  return {
-    post: (message) => worker.postMessage(message),
-    onMessage: (listener) => worker.addEventListener('message', (event) => listener(event.data)),
-    onError(listener) {
-      worker.addEventListener('error', (event) => listener(new Error(event.message || 'the worker could not start')));
-    },
-    keepAlive() {},
-    async terminate() {
-      worker.terminate();
-    },
-  };
-}
 
 /** A message to oneself comes back after what is queued, without the 4 ms that nested timers wait. */
 function yieldToEvents(): Promise<void> {
@@ -57,9 +43,6 @@ export const platform: Platform = {
   hasWideVectors: () => false,
   memoryBytes: () => undefined,
   yieldToEvents,
-  spawnEngineWorker: () => handleOf(new Worker(new URL('./worker.ts', import.meta.url), { type: 'module' })),
-  spawnPoolThread: () =>
-    handleOf(new Worker(new URL('./backend/wasm/pool-thread.ts', import.meta.url), { type: 'module' })),
   parentPort(): ParentPort | undefined {
     if (isPage) return undefined;
     return {

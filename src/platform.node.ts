@@ -3,6 +3,7 @@
 import { totalmem } from 'node:os';
 import { setFlagsFromString } from 'node:v8';
 import { Worker, parentPort, workerData } from 'node:worker_threads';
+import { SmallMindError } from './base/errors.ts';
 import type { Platform, WorkerHandle } from './base/platform.ts';
 import { countCores } from './cores.node.ts';
 
@@ -46,6 +47,24 @@ function workerFlags(): string[] {
 /** What workers throw away is little, but V8 lets it grow to 10 MB each before it looks; with less it is no slower. */
 const YOUNG_GENERATION_MB = 2;
 
+/** Deno tells it only with --allow-sys, which nothing else here needs. */
+function memoryBytes(): number | undefined {
+  try {
+    return totalmem();
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Whether a worker that has once answered is alive. Node reads the clock of its event loop at the call; of a loop that
+ * is gone it gives no time, or a negative one.
+ */
+function hasEventLoop({ performance: clock }: Worker): boolean {
+  const { idle, active } = clock?.eventLoopUtilization?.() ?? { idle: 0, active: 0 };
+  return idle >= 0 && active > 0;
+}
+
 function spawn(url: URL): WorkerHandle {
   const resourceLimits = { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB };
   const facts: WorkerFacts = { hasWideVectors };
@@ -57,15 +76,19 @@ function spawn(url: URL): WorkerHandle {
     workerData: { smallmind: facts },
   });
   worker.unref();
+  // Where it counts nothing of a worker that answers (Bun, Deno), it says nothing of one that does not.
+  let canTell = false;
+  worker.once('message', () => (canTell = hasEventLoop(worker)));
   return {
     post: (message) => worker.postMessage(message),
     onMessage: (listener) => void worker.on('message', listener),
     onError(listener) {
-      worker.on('error', (error) => listener(error instanceof Error ? error : new Error(String(error))));
+      worker.on('error', (error) => listener(describeDeath(error)));
       worker.on('exit', (code) => {
         if (code !== 0) listener(new Error(`the worker exited with code ${code}`));
       });
     },
+    isGone: () => canTell && !hasEventLoop(worker),
     keepAlive: (isBusy) => (isBusy ? worker.ref() : worker.unref()),
     async terminate() {
       worker.removeAllListeners('exit');
@@ -73,6 +96,23 @@ function spawn(url: URL): WorkerHandle {
     },
   };
 }
+
+/** A worker's own module is missing where a bundler has moved the code that starts it. */
+function describeDeath(error: unknown): Error {
+  const death: NodeJS.ErrnoException = error instanceof Error ? error : new Error(String(error));
+  if (death.code !== 'MODULE_NOT_FOUND' && death.code !== 'ERR_MODULE_NOT_FOUND') return death;
+  return new SmallMindError(
+    'ENGINE_CRASHED',
+    `the engine's worker could not start: ${death.message}; leave smallmind out of the bundle, as an external package, ` +
+      'or bundle smallmind/worker and smallmind/pool-thread beside it (docs/deploying.md)',
+  );
+}
+
+/** `#spawnEngine` */
+export const spawnEngineWorker = (): WorkerHandle => spawn(new URL('./worker.ts', import.meta.url));
+
+/** `#spawnPool` */
+export const spawnPoolThread = (): WorkerHandle => spawn(new URL('./backend/wasm/pool-thread.ts', import.meta.url));
 
 export const platform: Platform = {
   name: 'node',
@@ -82,10 +122,8 @@ export const platform: Platform = {
   canBlock: () => true,
   enableWideVectors,
   hasWideVectors: () => hasWideVectors,
-  memoryBytes: () => totalmem(),
+  memoryBytes,
   yieldToEvents: () => new Promise((resolve) => setImmediate(resolve)),
-  spawnEngineWorker: () => spawn(new URL('./worker.ts', import.meta.url)),
-  spawnPoolThread: () => spawn(new URL('./backend/wasm/pool-thread.ts', import.meta.url)),
   parentPort() {
     if (!parentPort) return undefined;
     const port = parentPort;

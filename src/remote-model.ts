@@ -2,11 +2,12 @@
 // with the first and ends with the last, and it keeps the process alive only while a request is under way.
 
 import { platform } from '#platform';
-import type { ByteSource } from './base/byte-source.ts';
-import { SmallMindError, fromErrorRecord, toErrorRecord } from './base/errors.ts';
+import { spawnEngineWorker } from '#spawnEngine';
+import { SmallMindError, fromErrorRecord } from './base/errors.ts';
 import type { FormatRequest } from './chat/format.ts';
 import type { ChatPrompt } from './chat/prompt.ts';
 import type { WorkerHandle } from './base/platform.ts';
+import type { SourceLender } from './lent-source.ts';
 import type { HostedRun, LoadHooks, ModelHost } from './local-model.ts';
 import type { GenerateResult, ModelInfo, ResolvedGenerateOptions, ResolvedLoadOptions } from './options.ts';
 import type { EncodeOptions } from './tokenizer/tokenizer.ts';
@@ -38,7 +39,7 @@ class EngineWorker {
   }
 
   constructor() {
-    this.#worker = platform.spawnEngineWorker();
+    this.#worker = spawnEngineWorker();
     this.#worker.onMessage((message) => this.#receive(message as FromWorker));
     this.#worker.onError((error) => this.#die(error));
     if (!platform.canShareMemory()) return;
@@ -106,10 +107,10 @@ class EngineWorker {
 
   #die(error: Error): void {
     if (EngineWorker.current === this) EngineWorker.current = undefined;
-    this.#crash ??= new SmallMindError(
-      'ENGINE_CRASHED',
-      `the engine's worker died: ${error.message}; load the model again`,
-    );
+    this.#crash ??=
+      error instanceof SmallMindError
+        ? error
+        : new SmallMindError('ENGINE_CRASHED', `the engine's worker died: ${error.message}; load the model again`);
     for (const { reject } of this.#pending.values()) reject(this.#crash);
     this.#pending.clear();
   }
@@ -128,10 +129,10 @@ export class RemoteModel implements ModelHost {
     this.info = info;
   }
 
-  /** @param remote  what a source of kind `remote` is read from, in this thread */
+  /** @param lender  has the source in this thread, where it is lent; closed at the end */
   static async load(
     source: PostedSource,
-    remote: ByteSource | undefined,
+    lender: SourceLender | undefined,
     options: ResolvedLoadOptions,
     { onProgress, signal }: Pick<LoadHooks, 'onProgress'> & { signal?: AbortSignal },
   ): Promise<RemoteModel> {
@@ -139,7 +140,7 @@ export class RemoteModel implements ModelHost {
     worker.retain();
     const { id, answer } = worker.request('load', { source, options }, (event) => {
       if (event.type === 'progress') onProgress?.(event.progress);
-      if (event.type === 'read') void answerRead(worker, remote!, event);
+      if (event.type === 'ask') void answerQuestion(worker, lender!, event);
     });
     const abort = (): void => worker.post({ id, type: 'abort' });
     signal?.addEventListener('abort', abort, { once: true });
@@ -151,7 +152,7 @@ export class RemoteModel implements ModelHost {
       throw error;
     } finally {
       signal?.removeEventListener('abort', abort);
-      await remote?.close();
+      await lender?.close();
     }
   }
 
@@ -207,16 +208,10 @@ export class RemoteModel implements ModelHost {
   }
 }
 
-async function answerRead(
+async function answerQuestion(
   worker: EngineWorker,
-  source: ByteSource,
-  { id, read, offsetBytes, lengthBytes }: Extract<FromWorker, { type: 'read' }>,
+  lender: SourceLender,
+  { id, question, asked }: Extract<FromWorker, { type: 'ask' }>,
 ): Promise<void> {
-  try {
-    const bytes = new Uint8Array(lengthBytes);
-    await source.read(offsetBytes, bytes);
-    worker.post({ id, type: 'bytes', read, bytes });
-  } catch (error) {
-    worker.post({ id, type: 'bytes', read, error: toErrorRecord(error) });
-  }
+  worker.post({ id, type: 'told', question, answer: await lender.answer(asked) });
 }

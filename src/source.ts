@@ -6,16 +6,22 @@ import type { ByteSource } from './base/byte-source.ts';
 import { describeValue } from './base/describe-value.ts';
 import { OptionError, UnsupportedError } from './base/errors.ts';
 import { openHttp } from './base/http-source.ts';
+import { SourceLender } from './lent-source.ts';
+import type { LentSource } from './lent-source.ts';
 import type { ModelSource } from './options.ts';
 import type { PostedSource } from './worker-protocol.ts';
 
-const isByteSource = (source: object): source is ByteSource =>
-  'read' in source && typeof source.read === 'function' && 'sizeBytes' in source;
+const isByteSource = (source: unknown): source is ByteSource =>
+  typeof source === 'object' &&
+  source !== null &&
+  'read' in source &&
+  typeof source.read === 'function' &&
+  'sizeBytes' in source;
 
-/** A source in a form that can be posted, and what it is read from where it has to stay in this thread. */
+/** A source in a form that can be posted, and who lends it where it has to stay in this thread. */
 export interface DescribedSource {
   readonly posted: PostedSource;
-  readonly remote?: ByteSource;
+  readonly lender?: SourceLender;
 }
 
 /**
@@ -23,11 +29,9 @@ export interface DescribedSource {
  * @throws {OptionError} for what is no source, {UnsupportedError} for a URL that is neither of a file nor of a server
  */
 export function describeSource(source: ModelSource, signal?: AbortSignal): DescribedSource {
-  if (typeof source === 'object' && source !== null && isByteSource(source)) {
-    const { name, sizeBytes } = source;
-    return { posted: { kind: 'remote', name, sizeBytes }, remote: abortable(source, signal) };
-  }
-  return { posted: describeValueSource(source) };
+  if (!isByteSource(source)) return { posted: describeValueSource(source) };
+  const lender = new SourceLender(abortable(source, signal));
+  return { posted: { kind: 'lent', lent: lender.first }, lender };
 }
 
 function describeValueSource(source: Exclude<ModelSource, ByteSource>): PostedSource {
@@ -44,21 +48,43 @@ function describeValueSource(source: Exclude<ModelSource, ByteSource>): PostedSo
 /** A source whose reads end when `signal` aborts, even one that its own source would never end. */
 function abortable(source: ByteSource, signal: AbortSignal | undefined): ByteSource {
   if (!signal) return source;
-  const openSibling = async (name: string): Promise<ByteSource> => abortable(await source.openSibling!(name), signal);
+  const { name, sizeBytes } = source;
+  const openSibling = async (sibling: string): Promise<ByteSource> => {
+    signal.throwIfAborted();
+    const opening = source.openSibling!(sibling);
+    try {
+      return abortable(await endBy(signal, opening), signal);
+    } catch (error) {
+      // Nobody waits for what opens after that.
+      void opening.then(
+        (opened) => opened.close(),
+        () => {},
+      );
+      throw error;
+    }
+  };
   return {
-    name: source.name,
-    sizeBytes: source.sizeBytes,
-    read: (offsetBytes, target) =>
-      new Promise((resolve, reject) => {
-        signal.throwIfAborted();
-        const abort = (): void => reject(signal.reason);
-        signal.addEventListener('abort', abort, { once: true });
-        const done = source.read(offsetBytes, target);
-        void done.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
-      }),
+    name,
+    sizeBytes,
+    async read(offsetBytes, target) {
+      signal.throwIfAborted();
+      await endBy(signal, source.read(offsetBytes, target));
+    },
     ...(source.openSibling ? { openSibling } : {}),
     close: () => source.close(),
   };
+}
+
+async function endBy<T>(signal: AbortSignal, task: Promise<T>): Promise<T> {
+  let abort!: () => void;
+  const aborted = new Promise<never>((_, reject) => (abort = () => reject(signal.reason)));
+  if (signal.aborted) abort();
+  signal.addEventListener('abort', abort, { once: true });
+  try {
+    return await Promise.race([task, aborted]);
+  } finally {
+    signal.removeEventListener('abort', abort);
+  }
 }
 
 function describeLocation(location: string): PostedSource {
@@ -72,12 +98,12 @@ function describeLocation(location: string): PostedSource {
 }
 
 /**
- * @param remote  reads a source of kind `remote`
+ * @param borrow  makes a source of one that is lent; within a thread nothing is
  * @param signal  ends what may take long: requests
  */
 export async function openSource(
   source: PostedSource,
-  remote: ByteSource | undefined,
+  borrow: ((lent: LentSource) => ByteSource) | undefined,
   signal?: AbortSignal,
 ): Promise<ByteSource> {
   switch (source.kind) {
@@ -89,15 +115,19 @@ export async function openSource(
       return memorySource(source.bytes, source.name);
     case 'blob':
       return blobSource(source.blob, source.name);
-    case 'remote':
-      return remote!;
+    case 'lent':
+      return borrow!(source.lent);
   }
 }
 
 /** Opens a source in this thread. @throws as `describeSource` and opening do, or the signal's reason */
 export async function openHere(source: ModelSource, signal?: AbortSignal): Promise<ByteSource> {
-  const { posted, remote } = describeSource(source, signal);
-  if (signal?.aborted) await remote?.close();
+  if (isByteSource(source)) {
+    if (signal?.aborted) await source.close();
+    signal?.throwIfAborted();
+    return abortable(source, signal);
+  }
+  const posted = describeValueSource(source);
   signal?.throwIfAborted();
-  return openSource(posted, remote, signal);
+  return openSource(posted, undefined, signal);
 }

@@ -1,10 +1,11 @@
 // The messages between a model's handle and the engine's worker. Requests are numbered by the caller; every request
-// gets any number of events and then exactly one answer. The worker may in turn ask for bytes of a source that cannot
-// be posted.
+// gets any number of events and then exactly one answer. The worker may in turn ask for something of a source that
+// cannot be posted.
 
 import type { ErrorRecord } from './base/errors.ts';
 import type { FormatRequest } from './chat/format.ts';
 import type { ChatPrompt } from './chat/prompt.ts';
+import type { LentSource, SourceAnswer, SourceQuestion } from './lent-source.ts';
 import type {
   GenerateResult,
   LoadProgressEvent,
@@ -14,13 +15,13 @@ import type {
 } from './options.ts';
 import type { EncodeOptions } from './tokenizer/tokenizer.ts';
 
-/** A source as it can be posted; `remote` is read through `read` messages. */
+/** A source as it can be posted; one that is lent is read through questions. */
 export type PostedSource =
   | { readonly kind: 'file'; readonly path: string }
   | { readonly kind: 'http'; readonly url: string }
   | { readonly kind: 'bytes'; readonly bytes: Uint8Array; readonly name: string }
   | { readonly kind: 'blob'; readonly blob: Blob; readonly name: string }
-  | { readonly kind: 'remote'; readonly name: string; readonly sizeBytes: number };
+  | { readonly kind: 'lent'; readonly lent: LentSource };
 
 /** Each request's arguments and answer. */
 export interface Requests {
@@ -44,24 +45,12 @@ export type ToWorker =
   | { [T in RequestType]: { readonly id: number; readonly type: T; readonly args: Requests[T]['args'] } }[RequestType]
   /** Ends the request early: a load rejects, a generation finishes with the reason `abort`. */
   | { readonly id: number; readonly type: 'abort' }
-  | {
-      readonly id: number;
-      readonly type: 'bytes';
-      readonly read: number;
-      readonly bytes?: Uint8Array;
-      readonly error?: ErrorRecord;
-    };
+  | { readonly id: number; readonly type: 'told'; readonly question: number; readonly answer: SourceAnswer };
 
 export type FromWorker =
   | { readonly id: number; readonly type: 'answer'; readonly value: unknown }
   | { readonly id: number; readonly type: 'error'; readonly error: ErrorRecord }
   | { readonly id: number; readonly type: 'progress'; readonly progress: LoadProgressEvent }
   | { readonly id: number; readonly type: 'piece'; readonly text: string }
-  /** Bytes of the request's remote source are needed; `read` numbers the question. */
-  | {
-      readonly id: number;
-      readonly type: 'read';
-      readonly read: number;
-      readonly offsetBytes: number;
-      readonly lengthBytes: number;
-    };
+  /** Something of the load's lent source is needed; `question` numbers what is asked. */
+  | { readonly id: number; readonly type: 'ask'; readonly question: number; readonly asked: SourceQuestion };

@@ -3,24 +3,26 @@
 
 import { platform } from '#platform';
 import type { ByteSource } from './base/byte-source.ts';
-import { SmallMindError, fromErrorRecord, toErrorRecord } from './base/errors.ts';
+import { SmallMindError, toErrorRecord } from './base/errors.ts';
+import { borrowSource } from './lent-source.ts';
+import type { LentSource, SourceAnswer } from './lent-source.ts';
 import { LocalModel } from './local-model.ts';
 import { openSource } from './source.ts';
-import type { FromWorker, PostedSource, RequestType, Requests, ToWorker } from './worker-protocol.ts';
+import type { FromWorker, RequestType, Requests, ToWorker } from './worker-protocol.ts';
 
 const port = platform.parentPort()!;
 const models = new Map<number, LocalModel>();
 /** What `abort` does to the requests under way. */
 const aborts = new Map<number, () => void>();
-/** Reads of remote sources that wait for their bytes. */
-const reads = new Map<number, { target: Uint8Array; resolve(): void; reject(error: unknown): void }>();
+/** Questions to lenders of sources that wait for their answer. */
+const questions = new Map<number, (answer: SourceAnswer) => void>();
 /** Messages that the caller has posted; where memory cannot be shared it is not known. */
 let posted: Int32Array | undefined;
 let nReceived = 0;
 /** Requests under way. */
 let nRequests = 0;
 let nextModel = 1;
-let nextRead = 1;
+let nextQuestion = 1;
 
 type Handlers = { [T in RequestType]: (id: number, args: Requests[T]['args']) => Promise<Requests[T]['answer']> };
 
@@ -29,7 +31,7 @@ const handlers: Handlers = {
     const abort = new AbortController();
     const { signal } = abort;
     aborts.set(id, () => abort.abort(new SmallMindError('MODEL_CLOSED', 'loading was aborted')));
-    const opened = await openSource(source, remoteSource(id, source), signal);
+    const opened = await openSource(source, (lent) => borrow(id, lent), signal);
     const model = await LocalModel.load(opened, options, {
       onProgress: (progress) => send({ id, type: 'progress', progress }),
       isAborted: () => signal.aborted,
@@ -67,7 +69,7 @@ port.onMessage((message) => {
   const request = message as ToWorker;
   if (request.type === 'start') posted = request.posted;
   else if (request.type === 'abort') aborts.get(request.id)?.();
-  else if (request.type === 'bytes') receiveBytes(request);
+  else if (request.type === 'told') hear(request);
   else void answer(request);
 });
 
@@ -103,27 +105,16 @@ function modelOf(number: number): LocalModel {
   return model;
 }
 
-/** A source that lives with the caller: every read is a question and an answer. */
-function remoteSource(id: number, source: PostedSource): ByteSource | undefined {
-  if (source.kind !== 'remote') return undefined;
-  return {
-    name: source.name,
-    sizeBytes: source.sizeBytes,
-    read: (offsetBytes, target) =>
-      new Promise((resolve, reject) => {
-        const read = nextRead++;
-        reads.set(read, { target, resolve, reject });
-        send({ id, type: 'read', read, offsetBytes, lengthBytes: target.length });
-      }),
-    async close() {},
-  };
+/** A source that stays with the caller of request `id`. */
+function borrow(id: number, lent: LentSource): ByteSource {
+  return borrowSource(lent, (asked) => {
+    const question = nextQuestion++;
+    send({ id, type: 'ask', question, asked });
+    return new Promise((resolve) => questions.set(question, resolve));
+  });
 }
 
-function receiveBytes({ read, bytes, error }: Extract<ToWorker, { type: 'bytes' }>): void {
-  const waiting = reads.get(read);
-  reads.delete(read);
-  if (!waiting) return;
-  if (!bytes) return waiting.reject(error ? fromErrorRecord(error) : new Error('no bytes'));
-  waiting.target.set(bytes);
-  waiting.resolve();
+function hear({ question, answer: said }: Extract<ToWorker, { type: 'told' }>): void {
+  questions.get(question)?.(said);
+  questions.delete(question);
 }

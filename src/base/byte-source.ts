@@ -3,9 +3,11 @@
 
 import { GgufError } from './errors.ts';
 
+/** Bytes that can be read at any place: implement it to load models from where you like. */
 export interface ByteSource {
   /** For messages: a path, a URL, or `memory`. */
   readonly name: string;
+  /** Of all bytes. */
   readonly sizeBytes: number;
   /**
    * Reads `target.length` bytes from `offsetBytes` into `target` (which may view shared memory). A few reads may be
@@ -14,7 +16,8 @@ export interface ByteSource {
    */
   read(offsetBytes: number, target: Uint8Array): Promise<void>;
   /**
-   * Opens what has another name in the same place: a file by its path, a URL. For models that are split over files.
+   * Opens what has another name in the same place: a file by its path, a URL. Only models that are split over files
+   * need it; `name` is then that of this source but for the number of the part. Closed like this source.
    * @throws {SmallMindError} FILE_NOT_FOUND, FILE_UNREADABLE
    */
   openSibling?(name: string): Promise<ByteSource>;

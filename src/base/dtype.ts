@@ -51,6 +51,7 @@ export const BLOCK_FORMATS = {
   MXFP4: format(39, 32, 17),
 } as const satisfies Record<string, BlockFormat>;
 
+/** Types of tensor elements, by ggml's names. */
 export type DType = keyof typeof BLOCK_FORMATS;
 
 const BY_GGML_TYPE = new Map(Object.entries(BLOCK_FORMATS).map(([name, f]) => [f.ggmlType, name as DType]));

@@ -2,6 +2,10 @@
 // that names the thing, what was expected and what to do, and plain `details`, so that it crosses a worker boundary.
 // `assert` is for our own bugs only.
 
+/**
+ * What went wrong, for programs: codes stay, messages may become better. docs/troubleshooting.md has what each means
+ * and what to do.
+ */
 export type ErrorCode =
   | 'FILE_NOT_FOUND'
   | 'FILE_UNREADABLE'
@@ -27,11 +31,14 @@ export type ErrorCode =
 /** Values that survive `structuredClone` and JSON. */
 export type ErrorDetails = Readonly<Record<string, string | number | boolean | null>>;
 
-/** Base of all errors that SmallMind throws on purpose. */
+/** Base of all errors that SmallMind throws on purpose; the message says what was expected, what came, what to do. */
 export class SmallMindError extends Error {
+  /** What went wrong. */
   readonly code: ErrorCode;
+  /** What the message names, as values: `path`, `tensor`, `option`, `offset` … */
   readonly details: ErrorDetails;
 
+  /** @internal */
   constructor(code: ErrorCode, message: string, details: ErrorDetails = {}, options?: ErrorOptions) {
     super(message, options);
     this.name = new.target.name;
@@ -50,6 +57,7 @@ export class UnsupportedError extends SmallMindError {}
 
 /** A tensor whose shape is not the one that its use requires. */
 export class ShapeError extends SmallMindError {
+  /** @internal */
   constructor(message: string, details: ErrorDetails = {}) {
     super('SHAPE_MISMATCH', message, details);
   }
@@ -57,6 +65,7 @@ export class ShapeError extends SmallMindError {
 
 /** An option outside its range, or of the wrong type. Raised before any work starts. */
 export class OptionError extends SmallMindError {
+  /** @internal */
   constructor(message: string, details: ErrorDetails = {}) {
     super('INVALID_OPTION', message, details);
   }

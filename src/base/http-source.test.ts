@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { serveRanges, sendRange } from '../../test/range-server.ts';
+import { beginRange, sendRange, serveRanges } from '../../test/range-server.ts';
 import type { RangeServer } from '../../test/range-server.ts';
 import type { ByteSource } from './byte-source.ts';
 import { GgufError } from './errors.ts';
@@ -29,7 +29,7 @@ before(async () => {
 after(() => server[Symbol.asyncDispose]());
 
 const open = (path: string, signal?: AbortSignal): Promise<ByteSource> =>
-  openHttp(`${server.url}${path}`, { blockBytes: BLOCK, signal });
+  openHttp(`${server.url}${path}`, { blockBytes: BLOCK, signal, retryMs: 1, idleMsMax: 100 });
 
 async function read(source: ByteSource, offsetBytes: number, nBytes: number): Promise<Uint8Array> {
   const target = new Uint8Array(nBytes);
@@ -112,6 +112,111 @@ describe('a source over HTTP', () => {
   });
 });
 
+type Answer = Exclude<Parameters<typeof serveRanges>[0][string], Uint8Array>;
+
+/** Answers each request with the next of `answers`, and all that follow with the file. */
+function inTurn(...answers: Answer[]): Answer {
+  return (request, response) => {
+    const answer = answers.shift();
+    if (answer) answer(request, response);
+    else sendRange(BYTES, request, response);
+  };
+}
+
+const status =
+  (code: number, headers: Record<string, string> = {}): Answer =>
+  (_, response) =>
+    response.writeHead(code, headers).end();
+
+describe('what may pass is tried again', () => {
+  const setbacks: Record<string, Answer> = {
+    'a server that is busy': status(503),
+    'too many requests': status(429, { 'retry-after': '0' }),
+    'a connection that breaks': ({ socket }) => socket.destroy(),
+    'a server that says nothing': () => {},
+  };
+  for (const [what, answer] of Object.entries(setbacks)) {
+    test(`${what}, twice, at the beginning and later`, async () => {
+      respond = inTurn(answer, answer);
+      const source = await open('changing');
+      respond = inTurn(answer, answer);
+      assert.deepEqual(await read(source, 4000, 3000), BYTES.slice(4000, 7000));
+      assert.deepEqual(await read(source, 1, 20), BYTES.slice(1, 21));
+    });
+
+    test(`${what}, not a fourth time`, async () => {
+      respond = BYTES;
+      const source = await open('changing');
+      respond = inTurn(answer, answer, answer);
+      const ranges = await rangesOf(() => assert.rejects(read(source, 4000, 3000), { code: 'FILE_UNREADABLE' }));
+      assert.equal(ranges.length, 3);
+    });
+  }
+
+  test('and goes on where it broke', async () => {
+    respond = BYTES;
+    const source = await open('changing');
+    const breaking: Answer = (request, response) => {
+      const { start } = beginRange(BYTES.length, request, response)!;
+      response.write(BYTES.subarray(start, start + 700), () => setTimeout(() => response.destroy(), 20));
+    };
+    respond = inTurn(breaking, breaking);
+    const ranges = await rangesOf(async () =>
+      assert.deepEqual(await read(source, 4000, 3000), BYTES.slice(4000, 7000)),
+    );
+    assert.deepEqual(ranges, ['bytes=4000-6999', 'bytes=4700-6999', 'bytes=5400-6999']);
+  });
+
+  test('a server that trickles is waited for as long as bytes come', async () => {
+    respond = BYTES;
+    const source = await open('changing');
+    respond = (request, response) => {
+      const { start, end } = beginRange(BYTES.length, request, response)!;
+      const send = (at: number): void => {
+        response.write(BYTES.subarray(at, Math.min(end, at + 300)));
+        if (at + 300 >= end) response.end();
+        else setTimeout(() => send(at + 300), 40);
+      };
+      send(start);
+    };
+    const ranges = await rangesOf(async () =>
+      assert.deepEqual(await read(source, 4000, 1500), BYTES.slice(4000, 5500)),
+    );
+    assert.equal(ranges.length, 1);
+  });
+
+  test('but not what is for good, nor after a wait that is too long', async () => {
+    for (const answer of [status(404), status(403), status(503, { 'retry-after': '3600' })]) {
+      respond = answer;
+      assert.equal((await rangesOf(() => assert.rejects(open('changing')))).length, 1);
+    }
+  });
+
+  test('as late as the server asks', async () => {
+    respond = inTurn(status(429, { 'retry-after': '1' }));
+    const startMs = performance.now();
+    await open('changing');
+    assert.ok(performance.now() - startMs >= 990);
+  });
+
+  test('not after the signal, at which the wait ends at once', async () => {
+    const abort = new AbortController();
+    respond = (_, response) => {
+      status(503, { 'retry-after': '9' })(_, response);
+      setTimeout(() => abort.abort('enough'), 20);
+    };
+    const startMs = performance.now();
+    await assert.rejects(open('changing', abort.signal), (error) => error === 'enough');
+    assert.ok(performance.now() - startMs < 2000);
+  });
+});
+
+test('a redirect is followed', async () => {
+  respond = status(302, { location: '/file' });
+  const source = await open('changing');
+  assert.deepEqual(await read(source, 4000, 3000), BYTES.slice(4000, 7000));
+});
+
 describe('one clear error', () => {
   const cases: [what: string, respond: typeof respond, code: string, message: RegExp][] = [
     ['404', (_, r) => r.writeHead(404).end(), 'FILE_NOT_FOUND', /changing: no such file \(HTTP 404 Not Found\); check/],
@@ -140,8 +245,29 @@ describe('one clear error', () => {
     const gone = await serveRanges({});
     await gone[Symbol.asyncDispose]();
     const message = /could not be fetched \(fetch failed: .*; check the address and the connection/;
-    await assert.rejects(openHttp(gone.url), { code: 'FILE_UNREADABLE', message });
+    await assert.rejects(openHttp(gone.url, { retryMs: 1 }), { code: 'FILE_UNREADABLE', message });
   });
+
+  for (const [header, first, second, isSame] of [
+    ['etag', '"a"', '"b"', false],
+    ['etag', 'W/"a"', 'W/"b"', true],
+    ['last-modified', 'Mon, 05 Jan 2026 10:00:00 GMT', 'Tue, 06 Jan 2026 10:00:00 GMT', false],
+  ] as const) {
+    test(`for a file of the same size whose ${header} goes from ${first} to ${second}: ${isSame ? 'none' : 'one'}`, async () => {
+      const said =
+        (value: string): Answer =>
+        (request, response) => {
+          response.setHeader(header, value);
+          sendRange(BYTES, request, response);
+        };
+      respond = said(first);
+      const source = await open('changing');
+      respond = said(second);
+      const reading = read(source, 5000, 1);
+      if (isSame) await reading;
+      else await assert.rejects(reading, { code: 'FILE_UNREADABLE', message: /changed while it was read/ });
+    });
+  }
 
   test('for a file that changes while it is read', async () => {
     respond = BYTES;

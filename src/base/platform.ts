@@ -5,8 +5,13 @@
 export interface WorkerHandle {
   post(message: unknown): void;
   onMessage(listener: (message: unknown) => void): void;
-  /** The worker died, or could not start. */
+  /** The worker died, or could not start: that is a `SmallMindError` with its remedy. */
   onError(listener: (error: Error) => void): void;
+  /**
+   * Whether the worker is known to have died, told without a turn of the event loop: by then it has answered a message.
+   * False in browsers, where only who started a worker can end it, and where the platform cannot tell.
+   */
+  isGone(): boolean;
   /** Whether the worker keeps the process alive; it does not at first. No effect in a browser. */
   keepAlive(isBusy: boolean): void;
   terminate(): Promise<void>;
@@ -45,8 +50,6 @@ export interface Platform {
   memoryBytes(): number | undefined;
   /** Lets queued messages and timers run, without the delay of a timer. */
   yieldToEvents(): Promise<void>;
-  spawnEngineWorker(): WorkerHandle;
-  spawnPoolThread(): WorkerHandle;
   /** The port to the parent, in a worker; `undefined` elsewhere. */
   parentPort(): ParentPort | undefined;
 }

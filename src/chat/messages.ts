@@ -6,6 +6,7 @@ import { OptionError } from '../base/errors.ts';
 /** Plain values as JSON has them. */
 export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json };
 
+/** What an assistant asks a tool for. */
 export interface ToolCall {
   readonly id?: string;
   readonly type: 'function';
@@ -13,6 +14,7 @@ export interface ToolCall {
   readonly function: { readonly name: string; readonly arguments: Json };
 }
 
+/** A message of a conversation. */
 export interface ChatMessage {
   readonly role: 'system' | 'developer' | 'user' | 'assistant' | 'tool';
   readonly content: string;

@@ -14,6 +14,7 @@ export interface PromptRequest {
   readonly templateOptions?: Readonly<Record<string, Json>>;
 }
 
+/** A conversation as the model reads it. */
 export interface ChatPrompt {
   /** As the template renders it. */
   readonly text: string;

@@ -13,7 +13,7 @@ import type { BenchmarkModel, Profile, Speed, Workload } from '../benchmark.ts';
 import { writeFileAtomic, writeSource } from './files.ts';
 import { LOAD_FLAGS } from './flags.ts';
 import { LoadingBar } from './loading-bar.ts';
-import type { CommandContext } from './main.ts';
+import type { CommandContext } from './program.ts';
 import { findPeer, openPeer } from './peer.ts';
 import type { Peer } from './peer.ts';
 import { formatBytes, formatColumns, formatRate } from './text.ts';

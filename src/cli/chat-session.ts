@@ -162,17 +162,14 @@ export class ChatSession {
   async #write(answer: Generation): Promise<void> {
     const nForgotten = this.#chat.forgotten;
     this.#answer = answer;
-    try {
-      this.#last = this.#isJson ? await answer.result : await stream(answer);
-    } finally {
-      this.#answer = undefined;
-    }
-    const { finishReason, tokens } = this.#last;
+    const result = await (this.#isJson ? answer.result : stream(answer));
     const { forgotten } = this.#chat;
-    this.#nTokens += tokens.length;
-    if (this.#isJson) process.stdout.write(`${JSON.stringify({ ...this.#last, forgotten })}\n`);
+    this.#last = result;
+    this.#nTokens += result.tokens.length;
+    if (this.#isJson) process.stdout.write(`${JSON.stringify({ ...result, forgotten })}\n`);
     if (forgotten > nForgotten) writeNote(`(the context is full: the oldest ${forgotten} messages are forgotten)`);
-    if (END_NOTES[finishReason] !== undefined) writeNote(`(${END_NOTES[finishReason]})`);
+    const note = END_NOTES[result.finishReason];
+    if (note !== undefined) writeNote(`(${note})`);
   }
 }
 

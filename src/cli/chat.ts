@@ -9,7 +9,7 @@ import { ChatInput } from './chat-input.ts';
 import { ChatSession, COMMAND_HELP, writeNote } from './chat-session.ts';
 import { readText } from './files.ts';
 import { END_FLAGS, LOAD_FLAGS, LOGIT_BIAS_FLAG, MAX_TOKENS_FLAG, SAMPLER_FLAGS } from './flags.ts';
-import type { CommandContext } from './main.ts';
+import type { CommandContext } from './program.ts';
 import { describeModel, openModel } from './open-model.ts';
 import { formatCount, oneLine } from './text.ts';
 import { addFlags, checkFlags, collectJson, isOptionError, readFlags, UsageError } from './usage.ts';
@@ -21,7 +21,7 @@ Examples:
   smallmind chat model.gguf --system "Answer in one sentence." --temp 0.2
   smallmind chat model.gguf --template chatml --ctx 2048
   smallmind chat model.gguf --template-option enable_thinking=false
-  smallmind chat model.gguf --json < questions.txt
+  echo "Why is the sky blue?" | smallmind chat model.gguf --json
 
 While it goes:
 ${COMMAND_HELP.replace(/^/gm, '  ')}

@@ -3,7 +3,7 @@
 import { styleText } from 'node:util';
 import type { Command } from 'commander';
 import type { Diagnosis } from '../index.ts';
-import type { CommandContext } from './main.ts';
+import type { CommandContext } from './program.ts';
 import { formatBytes, formatColumns } from './text.ts';
 
 const EXAMPLES = `

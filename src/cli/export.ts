@@ -4,7 +4,7 @@ import { basename } from 'node:path';
 import type { Command } from 'commander';
 import type { ExportType } from '../training.ts';
 import { readBytes, writeFileAtomic } from './files.ts';
-import type { CommandContext } from './main.ts';
+import type { CommandContext } from './program.ts';
 import { findCheckpoint } from './run-folder.ts';
 import { formatBytes, formatCount } from './text.ts';
 import { UsageError } from './usage.ts';

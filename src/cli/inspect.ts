@@ -5,7 +5,7 @@ import type { Command } from 'commander';
 import type { LoadOptions, MetadataField, MetadataValue, ModelFileInfo } from '../index.ts';
 import { resolveLoadOptions } from '../options.ts';
 import { CONTEXT_FLAG, KV_TYPE_FLAG } from './flags.ts';
-import type { CommandContext } from './main.ts';
+import type { CommandContext } from './program.ts';
 import { cut, formatBytes, formatColumns, formatCount, oneLine, wrap } from './text.ts';
 import { addFlags, checkFlags, readFlags } from './usage.ts';
 
@@ -19,7 +19,7 @@ const MEMORY_FLAGS = [CONTEXT_FLAG, KV_TYPE_FLAG];
 
 export function defineInspect(command: Command, { signal }: CommandContext): void {
   command
-    .argument('<model>', 'a model file in GGUF format')
+    .argument('<model>', 'a model file in GGUF format, or its URL')
     .option('--json', 'print one JSON object, with all values in full')
     .addHelpText('after', EXAMPLES)
     .action(async (path: string, parsed: Record<string, unknown>) => {

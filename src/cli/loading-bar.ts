@@ -14,8 +14,9 @@ export class LoadingBar {
   #bar: Promise<SingleBar> | undefined;
   #latest: LoadProgressEvent = { loadedBytes: 0, totalBytes: 0 };
 
+  /** @param path  or a URL */
   constructor(path: string) {
-    const name = basename(path);
+    const name = basename(/^https?:/i.test(path) ? new URL(path).pathname : path);
     this.#name = name.length > NAME_LENGTH_MAX ? `${name.slice(0, NAME_LENGTH_MAX - 1)}…` : name;
   }
 

@@ -14,7 +14,7 @@ export async function openModel(path: string, options: LoadOptions, signal: Abor
   // The worker keeps this thread free to hear Ctrl-C while a large model takes a step, but its start takes 100 ms.
   const fileBytes = await stat(path).then(
     ({ size }) => size,
-    () => 0,
+    () => (/^https?:/i.test(path) ? Infinity : 0),
   );
   const thread = fileBytes <= INLINE_FILE_BYTES_MAX ? 'inline' : 'worker';
   const bar = new LoadingBar(path);

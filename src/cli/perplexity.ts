@@ -5,7 +5,7 @@ import type { EvaluationOptions, EvaluationResult } from '../eval.ts';
 import { resolveLoadOptions } from '../options.ts';
 import { readText } from './files.ts';
 import { LOAD_FLAGS } from './flags.ts';
-import type { CommandContext } from './main.ts';
+import type { CommandContext } from './program.ts';
 import { formatColumns, formatCount } from './text.ts';
 import { addFlags, checkFlags, parseNumber, readFlags } from './usage.ts';
 
@@ -28,7 +28,7 @@ const FLAGS = LOAD_FLAGS.map((flag) =>
 
 export function definePerplexity(command: Command, { signal }: CommandContext): void {
   command
-    .argument('<model>', 'a model file in GGUF format')
+    .argument('<model>', 'a model file in GGUF format, or its URL')
     .argument('<text>', 'a text file')
     .option('--json', 'print one JSON object')
     .addHelpText('after', EXAMPLES)

@@ -9,7 +9,7 @@ import { storiesModel } from '../stories.ts';
 import { LENGTH_FLAGS, LOAD_FLAGS, LOGIT_BIAS_FLAG, SAMPLER_FLAGS } from './flags.ts';
 import { Interrupted } from './interruption.ts';
 import { describeModel, openModel } from './open-model.ts';
-import type { CommandContext } from './main.ts';
+import type { CommandContext } from './program.ts';
 import { describeRate } from './text.ts';
 import { UsageError, addFlags, checkFlags, readFlags } from './usage.ts';
 
@@ -36,7 +36,10 @@ interface RunOptions extends Record<string, unknown> {
 
 export function defineRun(command: Command, context: CommandContext): void {
   command
-    .argument('[model]', 'a model file in GGUF format (default: the little storyteller that comes with SmallMind)')
+    .argument(
+      '[model]',
+      'a model file in GGUF format, or its URL (default: the little storyteller that comes with SmallMind)',
+    )
     .option('-p, --prompt <TEXT>', 'the beginning of the text (default: what is piped in)')
     .option('--json', 'print one JSON object at the end')
     .addHelpText('after', EXAMPLES)

@@ -28,7 +28,7 @@ export function describeRate(unit: string, count: number, perSecond: number): st
 
 /** Lines of text without what would steer a terminal; tabs stay. */
 export function withoutControls(text: string): string {
-  return text.replace(/[\0-\u0008\u000b-\u001f\u007f-\u009f]/g, '');
+  return text.replace(/(?![\n\t])\p{Cc}/gu, '');
 }
 
 /** Text from a file on one line, harmless to a terminal: control characters are escaped. */

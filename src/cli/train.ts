@@ -6,7 +6,7 @@ import { setImmediate } from 'node:timers/promises';
 import type { Command } from 'commander';
 import type { Checkpoint, NamedText, StepEvent, TrainingRun } from '../training.ts';
 import { readBytes, readText, writeFileAtomic } from './files.ts';
-import type { CommandContext } from './main.ts';
+import type { CommandContext } from './program.ts';
 import { findCheckpoint } from './run-folder.ts';
 import type { RunFolder } from './run-folder.ts';
 import { formatCount } from './text.ts';
@@ -17,7 +17,7 @@ import { TrainingProgress, formatDuration } from './training-progress.ts';
 const EXAMPLES = `
 Examples:
   smallmind train --data stories.txt --out run
-  smallmind train --data play.txt --out run --arch gpt2 --tokenizer char --ctx 64 --steps 2000
+  smallmind train --data play.txt --out play --arch gpt2 --tokenizer char --ctx 64 --steps 2000
   smallmind train --config train.json --out other --dropout 0.1
   smallmind train --out run --resume
   smallmind train --init run --data more.txt --out further --lr 1e-4

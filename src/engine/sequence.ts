@@ -3,6 +3,7 @@
 import type { Sampler } from '../sampler/sampler.ts';
 import type { KvCache } from './kv-cache.ts';
 
+/** Why a text has ended. */
 export type FinishReason = 'stop' | 'length' | 'context' | 'time' | 'abort';
 
 /** What the engine is asked to run: token ids in, token ids out. */

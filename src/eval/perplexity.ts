@@ -20,6 +20,7 @@ export interface PerplexityOptions {
   readonly signal?: AbortSignal;
 }
 
+/** How well a model predicts a text. */
 export interface PerplexityResult {
   /** exp(meanNll). */
   readonly perplexity: number;
@@ -34,6 +35,7 @@ export interface PerplexityResult {
   readonly nTokens: number;
   /** Of these, predicted. */
   readonly nPredicted: number;
+  /** Of the text in UTF-8. */
   readonly nBytes: number;
   /** Bytes of characters that the vocabulary does not have. */
   readonly nUnknownBytes: number;

@@ -2,6 +2,7 @@
 // enough that the worst file within all of them costs a bounded amount of memory and time. The file's own size is the
 // other bound: no length is believed that the rest of the file could not hold.
 
+/** What the reader accepts at most; a file beyond it is a `GgufError` GGUF_LIMIT. */
 export interface GgufLimits {
   /** Metadata entries. Real files have 20 to 100. */
   readonly metadataCount: number;
@@ -27,6 +28,7 @@ export interface GgufLimits {
   readonly metadataBytes: number;
 }
 
+/** The limits by default, which no known file reaches. */
 export const GGUF_LIMITS: GgufLimits = {
   metadataCount: 65_536,
   tensorCount: 65_536,

@@ -85,7 +85,7 @@ async function openPart(first: ByteSource, index: number, nParts: number): Promi
   const what = `part ${index + 1} of ${nParts}`;
   if (!first.openSibling) {
     const problem = `the model is split over ${nParts} files, and ${what} cannot be found from here`;
-    const advice = 'give the path or URL of the first, with the others beside it';
+    const advice = 'give the path or URL of the first, with the others beside it, or a ByteSource with openSibling';
     const details = { source: first.name, field: COUNT_KEY, value: nParts };
     throw new UnsupportedError('UNSUPPORTED_FEATURE', `${first.name}: ${problem}; ${advice}`, details);
   }

@@ -6,6 +6,7 @@ import type { DType } from '../base/dtype.ts';
 import type { Cursor } from './cursor.ts';
 import { quote } from './metadata.ts';
 
+/** Where a tensor lies in the file, and what it is. */
 export interface TensorInfo {
   readonly name: string;
   readonly dtype: DType;
@@ -13,6 +14,7 @@ export interface TensorInfo {
   readonly shape: readonly number[];
   /** From the start of the file; in a model that is split, of all files one after the other. */
   readonly offsetBytes: number;
+  /** Of its data, without padding. */
   readonly sizeBytes: number;
 }
 

@@ -18,7 +18,9 @@ export const VALUE_TYPES = [
   'f64',
 ] as const;
 
+/** GGUF's types of metadata values. */
 export type ValueType = (typeof VALUE_TYPES)[number];
+/** Those of numbers. */
 export type NumberType = Exclude<ValueType, 'bool' | 'string' | 'array'>;
 
 /** Numbers by index; a typed array when it was read from a file. */
@@ -31,12 +33,14 @@ export type MetadataEntry =
   | { readonly type: 'string'; readonly value: string }
   | ArrayEntry;
 
+/** An array with the type of its elements; arrays may hold arrays. */
 export type ArrayEntry =
   | { readonly type: 'array'; readonly elementType: NumberType; readonly value: NumberList | BigIntList }
   | { readonly type: 'array'; readonly elementType: 'bool'; readonly value: readonly boolean[] }
   | { readonly type: 'array'; readonly elementType: 'string'; readonly value: readonly string[] }
   | { readonly type: 'array'; readonly elementType: 'array'; readonly value: readonly ArrayEntry[] };
 
+/** 64-bit integers by index, where any is beyond ±(2^53 - 1). */
 export type BigIntList = ArrayLike<bigint> & Iterable<bigint>;
 
 interface NumberFormat {

@@ -12,6 +12,7 @@ import { alignUp } from './tensor-reader.ts';
 import { NUMBER_FORMATS, VALUE_TYPES } from './value-types.ts';
 import type { ArrayEntry, MetadataEntry, NumberType, ValueType } from './value-types.ts';
 
+/** A tensor without its data. */
 export interface TensorDescriptor {
   readonly name: string;
   readonly dtype: DType;
@@ -19,6 +20,7 @@ export interface TensorDescriptor {
   readonly shape: readonly number[];
 }
 
+/** A tensor with its data. */
 export interface TensorData extends TensorDescriptor {
   /** The blocks of all rows, one after the other. */
   readonly bytes: Uint8Array;
@@ -29,10 +31,11 @@ export interface GgufOutline {
   /** Written in this order; `metadata.entries()` of a file that was read fits, as does `Object.entries(…)`. */
   readonly metadata: Iterable<readonly [string, MetadataEntry]>;
   readonly tensors: readonly TensorDescriptor[];
-  /** Of tensor data, in bytes, written as general.alignment. By default what the metadata says, or 32. */
+  /** Of tensor data, in bytes, written as general.alignment. Default: what the metadata says, or 32. */
   readonly alignment?: number;
 }
 
+/** What a file holds. */
 export interface GgufContent extends GgufOutline {
   readonly tensors: readonly TensorData[];
 }

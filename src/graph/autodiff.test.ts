@@ -128,6 +128,7 @@ matchesDifferences('mul of a tensor by itself', (r) => {
   return r.apply('mul', [x, x]);
 });
 matchesDifferences('mul of a row by one row', (r) => r.apply('mul', [r.operand(1, 5), r.operand(0, 5)]));
+matchesDifferences('scale', (r) => r.apply('scale', [r.operand(3, 7)], { factor: -1.5 }));
 matchesDifferences('silu', (r) => r.apply('silu', [r.operand(3, 7)]));
 matchesDifferences('gelu', (r) => r.apply('gelu', [r.operand(3, 7)]));
 matchesDifferences('silu(a) · b', (r) => r.apply('mul', [r.apply('silu', [r.operand(3, 5)]), r.operand(3, 5)]));

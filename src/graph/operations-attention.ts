@@ -24,8 +24,9 @@ export const ATTENTION_OPERATIONS: Readonly<Record<AttentionOp, Operation>> = {
   /**
    * Causal attention over the paged cache. Operands: q [rows, nHead·headDim], keys and values (written state)
    * [nBlock·blockSize, nHeadKv·headDim], positions i32[rows], sequences i32[rows], blockTables i32[nSeq, nBlockPerSeq].
-   * Row i of sequence s attends to its positions 0..positions[i]; position p lies in row
-   * blockTables[s][p / blockSize]·blockSize + p % blockSize. Params: nHead, nHeadKv, headDim, blockSize, scale.
+   * Row i of sequence s attends to its positions 0..positions[i], with a window to the last `window` of them; position
+   * p lies in row blockTables[s][p / blockSize]·blockSize + p % blockSize. Params: nHead, nHeadKv, headDim, blockSize,
+   * scale, softcap (scores become softcap · tanh(score / softcap)), window; both 0 or absent: none.
    */
   attention: {
     write: 'store',

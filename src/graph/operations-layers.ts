@@ -20,6 +20,8 @@ export type LayerOp =
   | 'layerNorm'
   | 'add'
   | 'mul'
+  | 'scale'
+  | 'softcap'
   | 'silu'
   | 'gelu'
   | 'siluMul'
@@ -56,19 +58,28 @@ export const LAYER_OPERATIONS: Readonly<Record<LayerOp, Operation>> = {
     },
   },
 
-  /** x / sqrt(mean(x²) + eps) · weight, row by row. Params: eps, quantized (as of `siluMul`). */
+  /**
+   * x / sqrt(mean(x²) + eps) · weight, row by row, or by each run of a row (a head) that is as long as the weight.
+   * Params: eps, quantized (as of `siluMul`; of whole rows only).
+   */
   rmsNorm: {
     write: 'inPlace',
     infer(inputs, params) {
       const [x, weight] = operands(inputs, 2, 'rmsNorm') as [Tensor, Tensor];
-      expect(weight.shape.length === 1 && columnsOf(weight) === columnsOf(x), 'rmsNorm', inputs, 'weight is one row');
+      const nRuns = columnsOf(x) / columnsOf(weight);
+      const isDivided = Number.isInteger(nRuns) && !(params['quantized'] && nRuns > 1);
+      expect(weight.shape.length === 1 && isDivided, 'rmsNorm', inputs, 'weight is one row, or a run of it');
       expect(params['eps']! >= 0, 'rmsNorm', inputs, 'eps must not be negative');
       return { shape: x.shape, ...quantizedType(params) };
     },
-    gradient: (g, { inputs, params }, dOut) => [
-      g.apply('normGradient', [dOut, inputs[0]!, inputs[1]!], { eps: params['eps']!, centred: 0 }),
-      normWeightGradient(g, dOut, inputs[0]!, { eps: params['eps']!, centred: 0 }),
-    ],
+    gradient: (g, { inputs, params }, dOut) => {
+      const isWhole = columnsOf(inputs[0]!) === columnsOf(inputs[1]!);
+      expect(isWhole, 'rmsNorm', inputs, 'only norms of whole rows have a derivative');
+      return [
+        g.apply('normGradient', [dOut, inputs[0]!, inputs[1]!], { eps: params['eps']!, centred: 0 }),
+        normWeightGradient(g, dOut, inputs[0]!, { eps: params['eps']!, centred: 0 }),
+      ];
+    },
   },
 
   /** (x − mean) / sqrt(variance + eps) · weight + bias, row by row. Params: eps. */
@@ -103,6 +114,22 @@ export const LAYER_OPERATIONS: Readonly<Record<LayerOp, Operation>> = {
       g.apply('mul', [dOut, inputs[1]!]),
       reduceToShape(g, inputs[1]!, g.apply('mul', [dOut, inputs[0]!])),
     ],
+  },
+
+  /** factor · x. Params: factor. */
+  scale: {
+    write: 'inPlace',
+    infer: sameAsFirst('scale', 1),
+    gradient: (g, { params }, dOut) => [g.apply('scale', [dOut], params)],
+  },
+
+  /** cap · tanh(x / cap): what is far below the cap stays as it is. Params: cap, above 0. */
+  softcap: {
+    write: 'inPlace',
+    infer(inputs, params) {
+      expect(params['cap']! > 0, 'softcap', inputs, 'cap must be above 0');
+      return sameAsFirst('softcap', 1)(inputs, params);
+    },
   },
 
   /** x · sigmoid(x). */

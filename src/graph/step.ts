@@ -19,8 +19,8 @@ export interface StepInputs {
   readonly outputRows: Tensor;
 }
 
-/** Types of the key-value cache. */
 export const KV_DTYPES = ['F16', 'F32', 'Q8_0'] as const;
+/** Types of the key-value cache. */
 export type KvDtype = (typeof KV_DTYPES)[number];
 
 /** Bounds by which a program is built and its memory planned. */

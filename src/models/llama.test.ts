@@ -166,7 +166,7 @@ const REFUSED: readonly [string, Readonly<Record<string, MetadataEntry | undefin
   [
     'an unknown architecture',
     { 'general.architecture': text('constructor') },
-    { code: 'UNSUPPORTED_ARCHITECTURE', message: /"constructor" is not supported; supported: llama/ },
+    { code: 'UNSUPPORTED_ARCHITECTURE', message: /"constructor" is not supported; supported: llama, gpt2, qwen2/ },
   ],
   [
     'no embedding length',
@@ -193,8 +193,8 @@ const REFUSED: readonly [string, Readonly<Record<string, MetadataEntry | undefin
   ['experts', { 'llama.expert_count': u32(8) }, { code: 'UNSUPPORTED_FEATURE', message: /mixture of experts/ }],
   [
     'another way of stretching positions',
-    { 'llama.rope.scaling.type': text('longrope') },
-    { code: 'UNSUPPORTED_FEATURE', message: /"longrope".*none, linear and yarn/ },
+    { 'llama.rope.scaling.type': text('ntk') },
+    { code: 'UNSUPPORTED_FEATURE', message: /"ntk".*none, linear, yarn and longrope/ },
   ],
 ];
 

@@ -2,11 +2,30 @@
 
 import { UnsupportedError } from '../base/errors.ts';
 import type { Gguf } from '../gguf/reader.ts';
+import { gemma, gemma2, gemma3 } from './gemma.ts';
 import { gpt2 } from './gpt2.ts';
-import { llama } from './llama.ts';
+import { granite, llama, olmo2, smollm3 } from './llama.ts';
 import type { Architecture, ModelDefinition } from './model.ts';
+import { gptneox, phi2, phi3, stablelm, starcoder2 } from './neox.ts';
+import { qwen2, qwen3 } from './qwen.ts';
 
-const ARCHITECTURES: Readonly<Record<string, Architecture>> = { llama, gpt2 };
+export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
+  llama,
+  gpt2,
+  qwen2,
+  qwen3,
+  gemma,
+  gemma2,
+  gemma3,
+  phi2,
+  phi3,
+  gptneox,
+  stablelm,
+  starcoder2,
+  smollm3,
+  olmo2,
+  granite,
+};
 
 /** @throws {UnsupportedError} UNSUPPORTED_ARCHITECTURE with the list of what works; what the architecture throws */
 export async function defineModel(gguf: Gguf): Promise<ModelDefinition> {

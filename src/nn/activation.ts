@@ -30,3 +30,10 @@ export class SiLU extends Module {
     return this.#graph.apply('silu', [x], {}, name);
   }
 }
+
+export type ActivationName = 'gelu' | 'silu';
+export type Activation = GELU | SiLU;
+
+export function createActivation(name: ActivationName, graph: Graph): Activation {
+  return name === 'gelu' ? new GELU(graph) : new SiLU(graph);
+}

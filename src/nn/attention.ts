@@ -12,6 +12,7 @@ import { Linear } from './linear.ts';
 import type { LinearOptions } from './linear.ts';
 import { Module } from './module.ts';
 import type { WeightScope } from './module.ts';
+import { RMSNorm } from './norm.ts';
 import { Rope } from './rope.ts';
 import type { RopeConfig } from './rope.ts';
 
@@ -26,6 +27,14 @@ export interface AttentionConfig {
   readonly isQkvFused?: boolean;
   /** Biases of the projections. Default: where the file has them. */
   readonly bias?: boolean | 'auto';
+  /** RMSNorm of queries and keys before they are rotated: of each head, or of the whole row. Default none. */
+  readonly qkNorm?: { readonly kind: 'head' | 'row'; readonly eps: number };
+  /** Of scores. Default 1 / √headDim. */
+  readonly scale?: number;
+  /** Scores are capped to ± this, softly; only over the paged cache. Default not at all. */
+  readonly softcap?: number;
+  /** Positions that a token sees, its own included; only over the paged cache. Default all. */
+  readonly window?: number;
   /** How the map back to the residual stream begins. */
   readonly output?: LinearOptions;
   /** Probability of dropping an attention weight while training. Default 0. */
@@ -53,7 +62,7 @@ interface Projection {
   readonly nHead: number;
 }
 
-/** Weights `attn_q`, `attn_k`, `attn_v` (or `attn_qkv`) and `attn_output`. */
+/** Weights `attn_q`, `attn_k`, `attn_v` (or `attn_qkv`) and `attn_output`; `attn_q_norm`, `attn_k_norm` if wanted. */
 export class MultiHeadAttention extends Module {
   readonly #graph: Graph;
   readonly #config: AttentionConfig;
@@ -61,6 +70,8 @@ export class MultiHeadAttention extends Module {
   readonly #out: Linear;
   readonly #dropout: Dropout;
   readonly #rope: Rope | undefined;
+  /** Of queries and keys. */
+  readonly #norms: readonly RMSNorm[];
 
   /** @param nCtx  positions that rotary tables are made for */
   constructor(scope: WeightScope, config: AttentionConfig, nCtx: number) {
@@ -80,6 +91,12 @@ export class MultiHeadAttention extends Module {
     this.#out = this.adopt(new Linear(scope.scope('attn_output'), nQ, nEmbd, { bias, ...output }));
     this.#dropout = this.adopt(new Dropout(config.dropout ?? 0, config.rng));
     this.#rope = config.rope && new Rope(scope.graph, config.rope, nCtx);
+    const { qkNorm } = config;
+    this.#norms = qkNorm
+      ? [['attn_q_norm', nQ] as const, ['attn_k_norm', nKv] as const].map(([name, n]) =>
+          this.adopt(new RMSNorm(scope.scope(name), qkNorm.kind === 'head' ? headDim : n, qkNorm.eps)),
+        )
+      : [];
   }
 
   /**
@@ -100,7 +117,8 @@ export class MultiHeadAttention extends Module {
     };
     const values = store('values', v);
     const keys = store('keys', k);
-    const params = { nHead, nHeadKv, headDim, blockSize: KV_BLOCK_SIZE, scale: 1 / Math.sqrt(headDim) };
+    const { scale = 1 / Math.sqrt(headDim), softcap = 0, window = 0 } = this.#config;
+    const params = { nHead, nHeadKv, headDim, blockSize: KV_BLOCK_SIZE, scale, softcap, window };
     const operands = [q, keys, values, step.positions, step.sequences, step.blockTables];
     const attended = graph.apply('attention', operands, params, `${name}.attended`);
     return this.#out.forward(attended, `${name}.out`);
@@ -115,7 +133,7 @@ export class MultiHeadAttention extends Module {
     }) as [Tensor, Tensor, Tensor];
     const group = nHead / nHeadKv;
     const scores = graph.apply('matmulNT', [q, k], { group }, `${name}.scores`);
-    const scale = 1 / Math.sqrt(headDim);
+    const { scale = 1 / Math.sqrt(headDim) } = this.#config;
     const probs = graph.apply('causalSoftmax', [scores], { scale }, `${name}.probs`);
     const dropped = this.#dropout.forward(probs, `${name}.dropped`);
     const summed = graph.apply('weightedSum', [dropped, v], { group }, `${name}.summed`);
@@ -133,9 +151,11 @@ export class MultiHeadAttention extends Module {
       return heads.map((n, i) => ({ rows, column: headDim * (i === 0 ? 0 : nHead + (i - 1) * nHeadKv), nHead: n }));
     }
     const [q, k, v] = this.#projections.map((p, i) => p.forward(x, `${name}.${'qkv'[i]}`)) as [Tensor, Tensor, Tensor];
-    const rotate = (rows: Tensor, kind: string): Tensor =>
-      this.#rope?.forward(rows, positions, `${name}.${kind}Rotated`) ?? rows;
-    return [rotate(q, 'q'), rotate(k, 'k'), v].map((rows, i) => ({ rows, column: 0, nHead: heads[i]! }));
+    const place = (rows: Tensor, i: 0 | 1): Tensor => {
+      const normed = this.#norms[i]?.forward(rows, `${name}.${'qk'[i]}Norm`) ?? rows;
+      return this.#rope?.forward(normed, positions, `${name}.${'qk'[i]}Rotated`) ?? normed;
+    };
+    return [place(q, 0), place(k, 1), v].map((rows, i) => ({ rows, column: 0, nHead: heads[i]! }));
   }
 }
 

@@ -81,7 +81,8 @@ test('attention rotates queries and keys but not values, writes before it reads,
   assert.deepEqual(y.shape.map(dimMax), [8, 12]);
   const attended = y.inputs[0]!;
   const [q, keys, values, ...rest] = attended.inputs as [Tensor, Tensor, Tensor];
-  assert.deepEqual(attended.params, { nHead: 6, nHeadKv: 2, headDim: 4, blockSize: KV_BLOCK_SIZE, scale: 0.5 });
+  const off = { softcap: 0, window: 0 };
+  assert.deepEqual(attended.params, { nHead: 6, nHeadKv: 2, headDim: 4, blockSize: KV_BLOCK_SIZE, scale: 0.5, ...off });
   assert.deepEqual([q.op, keys.op, values.op], ['rope', 'kvWrite', 'kvWrite']);
   assert.deepEqual([keys.inputs[1]!.op, values.inputs[1]!.op], ['rope', 'matmul']);
   assert.deepEqual([keys.inputs[0]!.name, values.inputs[0]!.name], ['keys.7', 'values.7']);

@@ -20,6 +20,8 @@ export interface RopeConfig {
   readonly attnFactor?: number;
   /** `interleaved`: pairs (2i, 2i+1), llama's GGUF order. `halves`: pairs (i, i + nRot/2), NeoX's. */
   readonly pairing: 'interleaved' | 'halves';
+  /** Tells the angles of one configuration from those of another in the same graph. Default `angles`. */
+  readonly table?: string;
 }
 
 export class Rope {
@@ -30,7 +32,9 @@ export class Rope {
   constructor(graph: Graph, config: RopeConfig, nCtx: number) {
     this.#graph = graph;
     this.#config = config;
-    this.#angles = graph.constant('rope.angles', [nCtx, config.nRot], () => ropeAngles(config, nCtx));
+    this.#angles = graph.constant(`rope.${config.table ?? 'angles'}`, [nCtx, config.nRot], () =>
+      ropeAngles(config, nCtx),
+    );
   }
 
   /** x: f32[rows, nHead · headDim], positions: i32[rows] → the same shape as x */

@@ -14,20 +14,30 @@ import { Module, normal } from './module.ts';
 import type { WeightScope } from './module.ts';
 import { LayerNorm, RMSNorm } from './norm.ts';
 
+/** Sizes of a transformer, in GGML's words. */
 export interface TransformerConfig {
   readonly architecture: 'gpt2' | 'llama';
+  /** Tokens of the vocabulary. */
   readonly nVocab: number;
-  /** Longest sequence. */
+  /** Longest sequence, in tokens. */
   readonly nCtx: number;
+  /** Width of the residual stream. */
   readonly nEmbd: number;
+  /** Layers. */
   readonly nLayer: number;
+  /** Attention heads. */
   readonly nHead: number;
+  /** Heads of keys and values. */
   readonly nHeadKv: number;
+  /** Width of the feed-forward layers. */
   readonly nFf: number;
   /** The output matrix is the embedding table. */
   readonly isTied: boolean;
+  /** Probability of dropping an activation while training. */
   readonly dropout: number;
+  /** Added to the variance in norms. */
   readonly normEps: number;
+  /** Base of the rotary frequencies (llama). */
   readonly ropeFreqBase: number;
 }
 

@@ -7,17 +7,19 @@ import { BLOCK_FORMATS } from '../base/dtype.ts';
 import type { DType } from '../base/dtype.ts';
 import { f16ToF32 } from '../base/float16.ts';
 import type { Codec } from './codec.ts';
+import { expanderOf } from './grids/expansion.ts';
+import type { Expansion } from './grids/expansion.ts';
 
 /**
  * Some bits of `count` integers of a block, from integer `first` on. Integers i, i + span, i + 2·span … share byte i of
  * `span` bytes, from bit `shift` on, as many as fit; then the next `span` bytes follow. Integers to which no field
- * belongs are 0.
+ * belongs are 0. Five ternary digits ('trit') share a byte as a fraction of 256, the most significant one first.
  */
 export interface Field {
   /** Where the first byte stands, from the start of the block. */
   readonly at: number;
   readonly span: number;
-  readonly width: 8 | 6 | 4 | 2 | 1;
+  readonly width: 8 | 6 | 4 | 2 | 1 | 'trit';
   /** The bit of the integer that they begin at. Default 0. */
   readonly to?: number;
   /** Defaults: 0, all there are, 0. */
@@ -31,12 +33,18 @@ export interface QuantizedFormat {
   /** Bits of a quant. Those of 8 bits are signed. */
   readonly bits: 8 | 6 | 5 | 4 | 3 | 2;
   readonly offset: number;
-  /** Quants are indices of these. */
+  /** Quants are indices of these, at most sixteen. */
   readonly levels?: readonly number[];
   /** Values that share an integer scale; 0: there are none. */
   readonly scaleColumns: 0 | 16 | 32;
   readonly hasMinima: boolean;
-  /** Where the binary16 d stands, and dMin, which is m where there are no `mins`. */
+  /** Blocks are first written out as this says; all places below are those in what comes out. */
+  readonly expansion?: Expansion;
+  /** What d is: a binary16 by default, an F32, or the exponent of a power of two, halved (`E8M0`). */
+  readonly dType?: 'F16' | 'F32' | 'E8M0';
+  /** A power of two that multiplies d. Default 1. */
+  readonly dFactor?: number;
+  /** Where d stands, and the binary16 dMin, which is m where there are no `mins`. */
   readonly dAt: number;
   readonly dMinAt?: number;
   /** One a value. */
@@ -47,16 +55,20 @@ export interface QuantizedFormat {
   readonly mins?: readonly Field[];
 }
 
-/** Where the bits of integer `index` stand: the byte, and the bit in it; undefined where it has none in this field. */
+/**
+ * Where the bits of integer `index` stand: the byte, and the bit in it, or the ternary digit; undefined where it has
+ * none in this field.
+ */
 export function placeOf(field: Field, index: number): { readonly byte: number; readonly bit: number } | undefined {
   const { at, span, width, first = 0, count = Infinity, shift = 0 } = field;
   const i = index - first;
   if (i < 0 || i >= count) return undefined;
-  const chunkSize = span * Math.floor((8 - shift) / width);
+  const chunkSize = span * (width === 'trit' ? 5 : Math.floor((8 - shift) / width));
   const inChunk = i % chunkSize;
+  const digit = Math.floor(inChunk / span);
   return {
     byte: at + span * Math.floor(i / chunkSize) + (inChunk % span),
-    bit: shift + width * Math.floor(inChunk / span),
+    bit: width === 'trit' ? digit : shift + width * digit,
   };
 }
 
@@ -67,22 +79,27 @@ function readerOf(fields: readonly Field[], n: number, offset = 0): ReadIntegers
   const parts = fields.flatMap((field) =>
     Array.from({ length: n }, (_, index) => ({ field, index, place: placeOf(field, index) })),
   );
-  const steps = parts.flatMap(({ field: { width, to = 0 }, index, place }) =>
-    place ? [index, place.byte, place.bit, (1 << width) - 1, to] : [],
-  );
+  // Digits of any radix: the product's low byte begins with the digit, as a fraction of 256.
+  const steps = parts.flatMap(({ field: { width, to = 0 }, index, place }) => {
+    if (!place) return [];
+    const [factor, radix] = width === 'trit' ? [3 ** place.bit, 3] : [1 << (8 - width - place.bit), 1 << width];
+    return [index, place.byte, factor, radix, to];
+  });
   const table = Uint16Array.from(steps);
   return (bytes, at, out) => {
     out.fill(-offset, 0, n);
     for (let i = 0; i < table.length; i += 5) {
-      out[table[i]!]! += ((bytes[at + table[i + 1]!]! >> table[i + 2]!) & table[i + 3]!) << table[i + 4]!;
+      const fraction = (bytes[at + table[i + 1]!]! * table[i + 2]!) & 255;
+      out[table[i]!]! += ((fraction * table[i + 3]!) >> 8) << table[i + 4]!;
     }
   };
 }
 
 /** Decodes as ggml does: every product is rounded to float32. */
 export function codecOf(format: QuantizedFormat, encode?: Codec['encode']): Codec {
-  const { dtype, bits, offset, levels, scaleColumns, hasMinima, dAt, dMinAt = 0 } = format;
+  const { dtype, bits, offset, levels, scaleColumns, hasMinima, dAt, dMinAt = 0, dFactor = 1, expansion } = format;
   const { blockElements, blockBytes } = BLOCK_FORMATS[dtype];
+  const expand = expansion && expanderOf(expansion, bits);
   const integer = (q: number): number => levels?.[q] ?? (bits === 8 ? (q << 24) >> 24 : q - offset);
   const partSize = scaleColumns || blockElements;
   const nParts = blockElements / partSize;
@@ -92,9 +109,11 @@ export function codecOf(format: QuantizedFormat, encode?: Codec['encode']): Code
   const readQuants = readerOf(format.quants, blockElements);
   const readScales = readerOf(format.scales ?? [], nParts, format.scaleOffset);
   const readMins = readerOf(format.mins ?? [], nParts);
-  const decode: Codec['decode'] = (bytes, out) => {
-    for (let first = 0, at = 0; first < out.length; first += blockElements, at += blockBytes) {
-      const d = f16ToF32(wordAt(bytes, at + dAt));
+  const readD = D_READERS[format.dType ?? 'F16'];
+  const decode: Codec['decode'] = (file, out) => {
+    for (let first = 0, fileAt = 0; first < out.length; first += blockElements, fileAt += blockBytes) {
+      const [bytes, at] = expand ? [expand(file, fileAt), 0] : [file, fileAt];
+      const d = dFactor * readD(bytes, at + dAt);
       const dMin = hasMinima ? f16ToF32(wordAt(bytes, at + dMinAt)) : 0;
       readQuants(bytes, at, quants);
       readScales(bytes, at, scales);
@@ -111,5 +130,12 @@ export function codecOf(format: QuantizedFormat, encode?: Codec['encode']): Code
   };
   return encode ? { decode, encode } : { decode };
 }
+
+/** Of d, as f32. */
+const D_READERS: Readonly<Record<NonNullable<QuantizedFormat['dType']>, (bytes: Uint8Array, at: number) => number>> = {
+  F16: (bytes, at) => f16ToF32(wordAt(bytes, at)),
+  F32: (bytes, at) => new DataView(bytes.buffer, bytes.byteOffset + at, 4).getFloat32(0, true),
+  E8M0: (bytes, at) => 2 ** (bytes[at]! - 128),
+};
 
 const wordAt = (bytes: Uint8Array, at: number): number => bytes[at]! | (bytes[at + 1]! << 8);

@@ -31,7 +31,9 @@ function withCode(errorClass: new (...args: never[]) => SmallMindError, code: st
 }
 
 describe('vectors of the gguf package', () => {
-  for (const dtype of dtypes.filter((name) => name !== 'F32')) {
+  /** Of these it has none: F32 is copied, llama.cpp decodes neither Q8_1 nor Q8_K, and MXFP4 is for the peer tests. */
+  const without: readonly DType[] = ['F32', 'Q8_1', 'Q8_K', 'MXFP4'];
+  for (const dtype of dtypes.filter((name) => !without.includes(name))) {
     test(`${dtype} decodes bit for bit`, shared, () => {
       const blocks = readFileSync(sharedPath('quant', `${dtype}.blocks.bin`));
       const expected = readFileSync(sharedPath('quant', `${dtype}.f32.bin`));
@@ -238,20 +240,79 @@ function checkErrorBound(dtype: DType, bound: (amax: number, magnitude: number) 
 }
 
 /** Where a block's binary16 scale stands, if not at its start. */
-const SCALE_OFFSETS: Readonly<Partial<Record<DType, number>>> = { Q2_K: 80, Q3_K: 108, Q6_K: 208 };
+const SCALE_OFFSETS: Readonly<Partial<Record<DType, number>>> = {
+  Q2_K: 80,
+  Q3_K: 108,
+  Q6_K: 208,
+  TQ1_0: 52,
+  TQ2_0: 64,
+};
+
+/** Sets the scale to what the binary16 with this high byte is: infinity, NaN or 1. */
+function setScale(dtype: DType, block: Uint8Array, highByte: number): void {
+  // Four bits at the end of each word of 16.
+  if (dtype === 'IQ1_M') [0, 0, highByte & 15, highByte >> 4].forEach((bits, i) => (block[49 + 2 * i] = bits << 4));
+  else if (dtype === 'Q8_K') block.set([0, 0, highByte === 0x7c ? 0x80 : 0xc0, 0x7f]);
+  else block.set([0, highByte], SCALE_OFFSETS[dtype]);
+}
 const isEncoded = (dtype: DType): boolean => CODECS[dtype]?.encode !== undefined;
 
 describe('block formats with a scale', () => {
-  for (const dtype of dtypes.filter((name) => BLOCK_FORMATS[name].blockElements > 1)) {
+  for (const dtype of dtypes.filter((name) => BLOCK_FORMATS[name].blockElements > 1 && name !== 'MXFP4')) {
     test(`${dtype} decodes an infinite or NaN scale as infinities and NaN`, () => {
       const block = new Uint8Array(BLOCK_FORMATS[dtype].blockBytes).fill(0x11);
-      block.set([0x00, 0x7c], SCALE_OFFSETS[dtype]);
+      setScale(dtype, block, 0x7c);
       // Infinity times a quant of 0 is NaN.
       assert.ok(dequantize(dtype, block).every((value) => !Number.isFinite(value)));
-      block.set([0x00, 0x7e], SCALE_OFFSETS[dtype]);
+      setScale(dtype, block, 0x7e);
       assert.ok(dequantize(dtype, block).every(Number.isNaN));
     });
   }
+
+  test('MXFP4 decodes every power of two, subnormal ones too, times every four-bit float', () => {
+    for (let exponent = 0; exponent < 256; exponent++) {
+      const block = Uint8Array.from({ length: 17 }, (_, i) => (i === 0 ? exponent : ((i - 1) << 4) | (i - 1)));
+      const values = dequantize('MXFP4', block);
+      for (let q = 0; q < 16; q++) {
+        // Sign, two bits of exponent, one of fraction.
+        const [e, fraction] = [(q >> 1) & 3, q & 1];
+        const magnitude = e === 0 ? fraction / 2 : 2 ** (e - 1) * (1 + fraction / 2);
+        const expected = Math.fround((q < 8 ? 1 : -1) * magnitude * 2 ** (exponent - 127));
+        // ggml has no negative zero here.
+        assert.ok(Object.is(values[q], expected === 0 ? 0 : expected), `2^${exponent - 127}, ${q}: ${values[q]}`);
+      }
+    }
+  });
+
+  test('Q8_1 and Q8_K are their quants times the scale, whatever their sums say', () => {
+    for (const [dtype, scale, n] of [
+      ['Q8_1', [0x00, 0x3e], 32],
+      ['Q8_K', [0, 0, 0xc0, 0x3f], 256],
+    ] as const) {
+      const block = new Uint8Array(BLOCK_FORMATS[dtype].blockBytes).fill(0x77);
+      block.set(scale);
+      for (let i = 0; i < n; i++) block[4 + i] = i;
+      assert.deepEqual(
+        [...dequantize(dtype, block)],
+        [...Array(n).keys()].map((i) => 1.5 * ((i << 24) >> 24)),
+      );
+    }
+  });
+
+  test('whatever the bits of a block are, its indices name tuples of the grid', () => {
+    for (const dtype of dtypes.filter((name) => /^IQ[123]/.test(name))) {
+      const { blockBytes } = BLOCK_FORMATS[dtype];
+      for (const fill of [0x00, 0xff, 0x55, 0xaa]) {
+        const block = new Uint8Array(2 * blockBytes).fill(fill);
+        for (let at = 0; at < block.length; at += blockBytes) setScale(dtype, block.subarray(at), 0x3c);
+        const values = dequantize(dtype, block);
+        assert.ok(
+          values.every((value) => value !== 0 && Number.isFinite(value)),
+          `${dtype}, ${fill}`,
+        );
+      }
+    }
+  });
 
   for (const dtype of dtypes.filter((name) => BLOCK_FORMATS[name].blockElements > 1 && isEncoded(name))) {
     test(`${dtype} refuses to encode NaN, infinities and scales that overflow binary16`, () => {
@@ -275,9 +336,9 @@ describe('block formats with a scale', () => {
 
 describe('the doors', () => {
   test('name what works for a dtype that has no codec', () => {
-    const expected = withCode(UnsupportedError, 'UNSUPPORTED_DTYPE', /IQ2_XS.*use one of F32, F16, BF16, Q8_0, Q4_0\b/);
-    assert.throws(() => dequantize('IQ2_XS', new Uint8Array(74)), expected);
-    assert.throws(() => quantize('IQ2_XS', new Float32Array(256)), expected);
+    const expected = withCode(UnsupportedError, 'UNSUPPORTED_DTYPE', /I16.*use one of F32, F16, BF16, Q8_0, Q4_0\b/);
+    assert.throws(() => dequantize('I16', new Uint8Array(74)), expected);
+    assert.throws(() => quantize('I16', new Float32Array(256)), expected);
   });
 
   for (const dtype of dtypes) {

@@ -9,10 +9,13 @@ import type { QuantizedFormat } from './block.ts';
 import type { Codec } from './codec.ts';
 import { BF16, F16, F32 } from './floats.ts';
 import { IQ4_NL, IQ4_XS } from './iq4.ts';
+import { IQ1_M, IQ1_S, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS } from './grids/formats.ts';
 import { Q2_K, Q3_K, Q4_K, Q5_K, Q6_K } from './k-quants.ts';
+import { MXFP4 } from './mxfp4.ts';
 import { Q4_0, Q4_1, encodeQ4_0 } from './q4.ts';
 import { Q5_0, Q5_1 } from './q5.ts';
-import { Q8_0, encodeQ8_0 } from './q8.ts';
+import { Q8_0, Q8_1, Q8_K, encodeQ8_0 } from './q8.ts';
+import { TQ1_0, TQ2_0 } from './ternary.ts';
 
 /** Formats whose blocks are integers with scales. */
 export const QUANTIZED_FORMATS: readonly QuantizedFormat[] = [
@@ -28,6 +31,18 @@ export const QUANTIZED_FORMATS: readonly QuantizedFormat[] = [
   Q4_K,
   Q5_K,
   Q6_K,
+  Q8_1,
+  Q8_K,
+  MXFP4,
+  TQ1_0,
+  TQ2_0,
+  IQ1_S,
+  IQ1_M,
+  IQ2_XXS,
+  IQ2_XS,
+  IQ2_S,
+  IQ3_XXS,
+  IQ3_S,
 ];
 
 const ENCODERS: Readonly<Partial<Record<DType, Codec['encode']>>> = { Q8_0: encodeQ8_0, Q4_0: encodeQ4_0 };

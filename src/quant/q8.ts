@@ -1,5 +1,6 @@
-// Q8_0: blocks of 32 values as one binary16 scale d and 32 signed bytes q; value = d · q.
-// Source: block_q8_0 and quantize_row_q8_0_ref of ggml.
+// Q8_0: blocks of 32 values as one binary16 scale d and 32 signed bytes q; value = d · q. Q8_1 and Q8_K, which ggml
+// makes of activations, also keep sums of quants, which are not needed; Q8_K has blocks of 256 and d in F32.
+// Source: block_q8_0, block_q8_1, block_q8_K and quantize_row_q8_0_ref of ggml.
 
 import { BLOCK_FORMATS } from '../base/dtype.ts';
 import type { QuantizedFormat } from './block.ts';
@@ -16,6 +17,15 @@ export const Q8_0: QuantizedFormat = {
   hasMinima: false,
   dAt: 0,
   quants: [{ at: 2, span: 32, width: 8 }],
+};
+
+export const Q8_1: QuantizedFormat = { ...Q8_0, dtype: 'Q8_1', quants: [{ at: 4, span: 32, width: 8 }] };
+
+export const Q8_K: QuantizedFormat = {
+  ...Q8_0,
+  dtype: 'Q8_K',
+  dType: 'F32',
+  quants: [{ at: 4, span: 256, width: 8 }],
 };
 
 export const encodeQ8_0: Codec['encode'] = (values, out) => {

@@ -4,26 +4,27 @@
 import { describeValue } from '../base/describe-value.ts';
 import { OptionError } from '../base/errors.ts';
 
+/** How the next token is chosen, in this order: penalties, top-k, typical-p, top-p, min-p, temperature. */
 export interface SamplerOptions {
-  /** Divides the logits; 0 or below chooses the most likely token (greedy). */
+  /** Divides the logits; 0 or below chooses the most likely token (greedy). Default 0.8. */
   temperature: number;
-  /** Keeps the k most likely tokens; 0 is off. */
+  /** Keeps the k most likely tokens, from 0 on; 0 is off. Default 40. */
   topK: number;
-  /** Keeps the most likely tokens until their probabilities reach this sum; 1 is off. */
+  /** Keeps the most likely tokens until their probabilities reach this sum, 0..1; 1 is off. Default 0.95. */
   topP: number;
-  /** Keeps tokens at least this fraction as likely as the most likely one; 0 is off. */
+  /** Keeps tokens at least this fraction as likely as the most likely one, 0..1; 0 is off. Default 0.05. */
   minP: number;
-  /** Keeps the tokens of most typical surprise until their probabilities exceed this sum; 1 is off. */
+  /** Keeps the tokens of most typical surprise until their probabilities exceed this, 0..1; 1 is off. Default 1. */
   typicalP: number;
-  /** Divides positive and multiplies negative logits of recent tokens; 1 is off. */
+  /** Divides positive and multiplies negative logits of recent tokens, above 0 to 100; 1 is off. Default 1. */
   repeatPenalty: number;
-  /** How many of the last tokens the three penalties look at; 0 is off. */
+  /** How many of the last tokens the three penalties look at, 0..1048576; 0 is off. Default 64. */
   repeatLastN: number;
-  /** Subtracted from a logit for every recent occurrence of the token; 0 is off. */
+  /** Subtracted from a logit for every recent occurrence of the token, -100..100; 0 is off. Default 0. */
   frequencyPenalty: number;
-  /** Subtracted once from the logit of every recent token; 0 is off. */
+  /** Subtracted once from the logit of every recent token, -100..100; 0 is off. Default 0. */
   presencePenalty: number;
-  /** The same seed gives the same tokens; drawn at random when it is not given. */
+  /** An integer from 0 on: the same seed gives the same tokens. Default: drawn at random. */
   seed: number;
 }
 

@@ -35,7 +35,7 @@ const QWEN2: PreTokenizer = {
 };
 
 /** By the names in `tokenizer.ggml.pre` that llama.cpp maps to them. */
-const PRE_TOKENIZERS: ReadonlyMap<string, PreTokenizer> = new Map([
+export const PRE_TOKENIZERS: ReadonlyMap<string, PreTokenizer> = new Map([
   ...named(GPT2, [GPT2_PRE_TOKENIZER, 'phi-2', 'mpt', 'olmo', 'jais', 'exaone4', 'gigachat', 'mellum', 'a.x-4.0']),
   ...named(SMOLLM, ['smollm', 'starcoder', 'refact', 'command-r', 'codeshell', 'exaone', 'minerva-7b']),
   ...named(LLAMA3, ['llama-bpe', 'llama3', 'llama-v3', 'falcon3', 'falcon-h1', 'pixtral', 'midm-2.0', 'lfm2']),

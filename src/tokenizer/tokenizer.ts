@@ -10,12 +10,13 @@ import { createStreamDecoder, toPiece, type Piece, type StreamDecoder } from './
 import type { TextCodec } from './text-codec.ts';
 import { TOKEN_TYPE, tokenTypesOf, type Vocabulary } from './vocabulary.ts';
 
+/** How text becomes tokens. */
 export interface EncodeOptions {
   /** Whether BOS and EOS are added where the model wants them. Default true. */
   addSpecial?: boolean;
   /**
-   * Whether control tokens spelled out in the text, like `</s>`, become those tokens. Default false: they stay text,
-   * which is what foreign text needs. User-defined tokens are always recognised.
+   * Whether control tokens spelled out in the text, like `</s>`, become those tokens, or stay text, which is what
+   * foreign text needs. User-defined tokens are always recognised. Default false.
    */
   parseSpecial?: boolean;
 }
@@ -65,6 +66,9 @@ const CODECS: ReadonlyMap<string, CodecFactory> = new Map([
   ['llama', createSpm],
   ['gpt2', createBpe],
 ]);
+
+/** What `createTokenizer` knows. */
+export const TOKENIZER_MODELS: readonly string[] = [...CODECS.keys()];
 
 /**
  * @param vocabulary  checked, as `readVocabulary` gives it
@@ -145,7 +149,7 @@ export function createTokenizer(vocabulary: Vocabulary): Tokenizer {
 function findCodec(model: string): CodecFactory {
   const createCodec = CODECS.get(model);
   if (createCodec) return createCodec;
-  const supported = [...CODECS.keys()].join(', ');
+  const supported = TOKENIZER_MODELS.join(', ');
   throw new UnsupportedError(
     'UNSUPPORTED_TOKENIZER',
     `tokenizer "${model}" is not supported; supported: ${supported} (SentencePiece and byte-level BPE)`,

@@ -24,22 +24,29 @@ export type StateArrays = Readonly<Record<(typeof STATE_ARRAYS)[number], Float32
 
 /** What a checkpoint holds besides the arrays; plain data. */
 export interface CheckpointHead {
+  /** Of the run. */
   readonly options: ResolvedTrainingOptions;
+  /** The model's sizes. */
   readonly config: TransformerConfig;
+  /** @internal */
   readonly vocabulary: Vocabulary;
   /** Steps taken. */
   readonly step: number;
   /** Of the best evaluation so far; null before the first. */
   readonly bestValidationLoss: number | null;
+  /** @internal */
   readonly loader: DataLoaderState;
-  /** CRC-32 of the token ids, to tell other data apart. */
+  /** CRC-32 of the token ids, to tell other data apart. @internal */
   readonly dataChecksum: number;
 }
 
+/** A run after a step, or a model to be exported. `encodeCheckpoint` makes bytes of it. */
 export interface Checkpoint extends CheckpointHead {
+  /** @internal */
   readonly arrays: StateArrays;
 }
 
+/** The bytes of a checkpoint file, with a version and a checksum. */
 export function encodeCheckpoint({ arrays, ...head }: Checkpoint): Uint8Array<ArrayBuffer> {
   const nElements = arrays.parameters.length;
   // Vocabularies may hold typed arrays, which JSON would write as objects.
@@ -65,7 +72,7 @@ export function encodeCheckpoint({ arrays, ...head }: Checkpoint): Uint8Array<Ar
 }
 
 /**
- * The arrays are copies.
+ * Reads a checkpoint file. Its arrays are copies.
  * @param name  of the file, for messages
  * @throws {SmallMindError} FILE_UNREADABLE for what is no checkpoint, is cut off, damaged or of a newer version
  */

@@ -16,20 +16,26 @@ import type { Checkpoint } from './checkpoint.ts';
 import { layOutParameters } from './parameters.ts';
 import type { Parameter } from './parameters.ts';
 
+/** Types that matrices can be exported in. */
 export const EXPORT_TYPES = ['F32', 'F16', 'Q8_0', 'Q4_0'] as const;
+/** One of `EXPORT_TYPES`. */
 export type ExportType = (typeof EXPORT_TYPES)[number];
 
+/** What the file is to be. */
 export interface ExportOptions {
-  /** Of the matrices. Default F16. */
+  /** Of the matrices. Default `F16`. */
   type?: ExportType;
   /** `general.name`. Default empty. */
   name?: string;
 }
 
+/** A GGUF file. */
 export interface ExportedModel {
+  /** Of the whole file. */
   readonly bytes: Uint8Array<ArrayBuffer>;
   /** Matrices that are F16 since their rows are no whole blocks of the wanted type. */
   readonly fallbacks: readonly string[];
+  /** Weights. */
   readonly nParameters: number;
 }
 
@@ -37,6 +43,7 @@ export interface ExportedModel {
 const FILE_TYPES: Readonly<Record<ExportType, number>> = { F32: 0, F16: 1, Q4_0: 2, Q8_0: 7 };
 
 /**
+ * Makes a GGUF file of a checkpoint, tokenizer included, which SmallMind and llama.cpp run.
  * @throws {OptionError} for a type that is none of EXPORT_TYPES
  * @throws {SmallMindError} FILE_UNREADABLE when the checkpoint's arrays are not those of its model, NUMERIC for weights
  *   that the type cannot hold

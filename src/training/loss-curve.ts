@@ -1,11 +1,13 @@
 // Draws losses over steps as an SVG picture: axes with numbers, a grid, a line a series, a legend. Text in, text out;
 // it knows nothing of runs. Series with many points are averaged over stretches, or the noise would hide the curve.
 
+/** A loss, in nats a token, at a step. */
 export interface CurvePoint {
   readonly step: number;
   readonly loss: number;
 }
 
+/** A line of the picture. */
 export interface CurveSeries {
   readonly label: string;
   /** By step, ascending. */
@@ -23,7 +25,10 @@ const POINTS_MAX = 250;
 const DOTS_MAX = 60;
 const N_TICK = 6;
 
-/** @returns an SVG document; empty axes where there is no point */
+/**
+ * Draws losses over steps.
+ * @returns an SVG document; empty axes where there is no point
+ */
 export function drawLossCurve(title: string, series: readonly CurveSeries[]): string {
   const thinned = series.map(({ label, points }) => ({ label, points: thin(points) }));
   const all = thinned.flatMap(({ points }) => points);

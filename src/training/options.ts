@@ -11,52 +11,56 @@ import type { Schedule } from './schedule.ts';
 import { ADAMW_DEFAULTS } from './trainer.ts';
 import type { AdamWOptions, BatchShape } from './trainer.ts';
 
+/** The model, its tokenizer, the windows of data, the optimiser, and how often to evaluate. */
 export interface TrainingOptions {
-  /** Default `llama`. */
+  /** `llama`: rotary positions, RMSNorm, a gated MLP. `gpt2`: learned positions, LayerNorm, GELU. Default `llama`. */
   architecture?: 'llama' | 'gpt2';
   /** `bpe` learns a byte-level vocabulary from the texts, `char` has one token a character. Default `bpe`. */
   tokenizer?: 'bpe' | 'char';
   /** Tokens of a `bpe` vocabulary, 257 or more; fewer where the texts run out of pairs. Default 1024. */
   vocabSize?: number;
-  /** Default 4. */
+  /** Transformer layers. Default 4. */
   nLayer?: number;
-  /** Default 4. */
+  /** Attention heads; they divide `nEmbd`. Default 4. */
   nHead?: number;
-  /** Default `nHead`. */
+  /** Heads of keys and values, which groups of heads share (llama). Default `nHead`. */
   nHeadKv?: number;
-  /** Default 128. */
+  /** Width of the model. Default 128. */
   nEmbd?: number;
-  /** Default 4 · nEmbd for gpt2; for llama 8/3 · nEmbd, rounded up to a multiple of 32. */
+  /**
+   * Width of the feed-forward layers. Default 4 · nEmbd for gpt2; for llama 8/3 · nEmbd, rounded up to a multiple of
+   * 32.
+   */
   nFf?: number;
   /** Tokens of a window, and the longest context of the model. Default 128. */
   nCtx?: number;
-  /** From 0 to below 1. Default 0. */
+  /** Probability of dropping an activation while training, from 0 to below 1. Default 0. */
   dropout?: number;
   /** Windows of a batch. Default 16. */
   nSeq?: number;
   /** Batches whose gradients make one step. Default 1. */
   nAccumulate?: number;
-  /** Default 1000. */
+  /** Steps in all. Default 1000. */
   nSteps?: number;
   /** Which windows a batch takes. Default `random`. */
   order?: WindowOrder;
-  /** Default `cosine`. */
+  /** How the learning rate goes after the warm-up. Default `cosine`. */
   schedule?: 'cosine' | 'constant' | 'step';
   /** The highest rate. Default 0.001. */
   learningRate?: number;
   /** Where the cosine ends. Default a tenth of `learningRate`. */
   learningRateMin?: number;
-  /** Default a twentieth of `nSteps`, at most 100. */
+  /** Steps in which the learning rate rises from 0. Default a twentieth of `nSteps`, at most 100. */
   nWarmUpSteps?: number;
   /** Of the schedule `step`: steps until the rate falls. Default a third of `nSteps`. */
   nStepsEach?: number;
   /** Of the schedule `step`: what the rate is multiplied by. Default 0.1. */
   factor?: number;
-  /** Of matrices. Default 0.1. */
+  /** Weight decay of AdamW, for matrices. Default 0.1. */
   weightDecay?: number;
-  /** Default 0.9. */
+  /** Of AdamW: how long the mean of gradients remembers. Default 0.9. */
   beta1?: number;
-  /** Default 0.95. */
+  /** Of AdamW: how long the mean of squares remembers. Default 0.95. */
   beta2?: number;
   /** Gradients are scaled down to this norm; 0: not at all. Default 1. */
   maxNorm?: number;
@@ -76,7 +80,10 @@ export type ResolvedTrainingOptions = Readonly<Required<TrainingOptions>>;
 /** Options that may be others after a resume; `nSteps` as well where the learning rate does not depend on it. */
 const FREE_OPTIONS: ReadonlySet<string> = new Set<keyof TrainingOptions>(['evaluateEvery', 'nEvaluationBatches']);
 
-/** @throws {OptionError} naming the option, what was expected and what came */
+/**
+ * Checks options and fills in defaults.
+ * @throws {OptionError} naming the option, what was expected and what came
+ */
 export function resolveTrainingOptions(options: TrainingOptions): ResolvedTrainingOptions {
   const { architecture = 'llama', nSteps = 1000, learningRate = 1e-3, nHead = 4, nEmbd = 128 } = options;
   const resolved: ResolvedTrainingOptions = {

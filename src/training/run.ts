@@ -38,13 +38,17 @@ export interface EvaluatingEvent {
   readonly nBatches: number;
 }
 
+/** What a run's events are. */
 export type TrainingEvent = StepEvent | EvaluatingEvent;
 
 /** The windows are drawn from other numbers than the parameters, whose generators have the seed itself. */
 const DATA_SEED = 2 ** 32;
 
+/** A run of training steps on its texts. Close it when it is no longer needed, or declare it with `await using`. */
 export class TrainingRun implements AsyncDisposable {
+  /** With every default in place. */
   readonly options: ResolvedTrainingOptions;
+  /** @internal */
   readonly trainer: Trainer;
   readonly #executor: Executor;
   readonly #corpus: Corpus;
@@ -58,6 +62,7 @@ export class TrainingRun implements AsyncDisposable {
    * Begins anew.
    * @param executor  made of the programs' graphs; `close` closes it
    * @throws {OptionError} for data that are too short for a window, or token ids outside the model's vocabulary
+   * @internal Use `openTraining`.
    */
   constructor(programs: TrainingPrograms, executor: Executor, corpus: Corpus, options: ResolvedTrainingOptions) {
     const { nSeq, nCtx, seed, order } = options;
@@ -73,6 +78,7 @@ export class TrainingRun implements AsyncDisposable {
     this.trainer.initialize(seed);
   }
 
+  /** The model's sizes. */
   get config(): TransformerConfig {
     return this.trainer.programs.config;
   }
@@ -82,6 +88,7 @@ export class TrainingRun implements AsyncDisposable {
     return this.#executor.description;
   }
 
+  /** Weights that are trained. */
   get nParameters(): number {
     return this.trainer.programs.layout.nParameters;
   }
@@ -101,6 +108,7 @@ export class TrainingRun implements AsyncDisposable {
   /**
    * Goes on where the run was that made the checkpoint.
    * @throws {OptionError} when its data were others, {SmallMindError} FILE_UNREADABLE when its sizes do not fit
+   * @internal Done by `openTraining`.
    */
   restore(checkpoint: Checkpoint): void {
     const { arrays, step, bestValidationLoss, loader, dataChecksum } = checkpoint;
@@ -118,6 +126,7 @@ export class TrainingRun implements AsyncDisposable {
   /**
    * Takes over what another run has learnt, and nothing else of it.
    * @throws {SmallMindError} FILE_UNREADABLE when its sizes do not fit
+   * @internal Done by `openTraining`.
    */
   beginWith(checkpoint: Checkpoint): void {
     this.#requireSize(checkpoint);
@@ -178,6 +187,7 @@ export class TrainingRun implements AsyncDisposable {
     }
   }
 
+  /** Gives back memory and threads. */
   close(): Promise<void> {
     return this.#executor.close();
   }

@@ -7,10 +7,10 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 import { loadModel } from '../../src/index.ts';
-import type { ByteSource, LoadProgressEvent, ModelSource } from '../../src/index.ts';
+import type { ByteSource, LoadProgressEvent, ModelSource, SmallMindError } from '../../src/index.ts';
 import { serveRanges } from '../range-server.ts';
 import type { RangeServer } from '../range-server.ts';
-import { partName, splitGguf } from '../split-gguf.ts';
+import { MemoryFolder, partName, splitGguf } from '../split-gguf.ts';
 import { THREADS, smallModel } from './small-model.ts';
 
 const REASON = { why: 'a reason of any kind' };
@@ -88,6 +88,46 @@ describe('loadModel', () => {
         assert.deepEqual(tokens, expected);
       });
     }
+
+    test(`reads a split model from a ByteSource that opens the others, and closes all, thread: ${thread}`, async () => {
+      const files = new MemoryFolder(await splitGguf(smallModel(), 3));
+      await using model = await loadModel(await files.open(partName(0, 3)), { thread, threads: 1 });
+      assert.equal(files.nOpen, 0);
+      const { tokens } = await model.generate('1', { temperature: 0, maxTokens: 4 }).result;
+      assert.deepEqual(tokens, expected);
+    });
+
+    test(`refuses a split model whose other files it cannot open, and says why, thread: ${thread}`, async () => {
+      const parts = await splitGguf(smallModel(), 3);
+      const files = new MemoryFolder(new Map([...parts].slice(0, 2)));
+      const missing = { name: 'GgufError', code: 'GGUF_MISSING', message: /part 3 of 3 of the model is missing/ };
+      await assert.rejects(loadModel(await files.open(partName(0, 3)), { thread, threads: 1 }), missing);
+      assert.equal(files.nOpen, 0);
+      const { openSibling: _, ...alone } = await files.open(partName(0, 3));
+      const unknown = { code: 'UNSUPPORTED_FEATURE', message: /split over 3 files.*a ByteSource with openSibling/ };
+      await assert.rejects(loadModel(alone, { thread, threads: 1 }), unknown);
+      assert.equal(files.nOpen, 0);
+    });
+
+    test(`closes what opens only after its signal has aborted, thread: ${thread}`, async () => {
+      const files = new MemoryFolder(await splitGguf(smallModel(), 2));
+      const abort = new AbortController();
+      let open!: () => void;
+      const mayOpen = new Promise<void>((resolve) => (open = resolve));
+      const first = await files.open(partName(0, 2));
+      const openSibling = async (name: string): Promise<ByteSource> => {
+        abort.abort(REASON);
+        await mayOpen;
+        return files.open(name);
+      };
+      await assert.rejects(
+        loadModel({ ...first, openSibling }, { thread, threads: 1, signal: abort.signal }),
+        isReason,
+      );
+      open();
+      await new Promise((resolve) => setTimeout(resolve, 20));
+      assert.equal(files.nOpen, 0);
+    });
 
     test(`leaves the bytes it was given alone, thread: ${thread}`, async () => {
       const bytes = smallModel();
@@ -184,4 +224,23 @@ describe('loadModel', () => {
       await assert.rejects(loadModel(`${server.url}silent.gguf`, { thread, signal: abort.signal }), isReason);
     });
   }
+});
+
+test('a machine without the memory for a context says how much is needed, and loads a smaller one', async (t) => {
+  const { Memory } = WebAssembly;
+  const PAGES_MAX = 64 << 4;
+  const mock = t.mock.method(WebAssembly, 'Memory', function (descriptor: WebAssembly.MemoryDescriptor) {
+    if (descriptor.initial > PAGES_MAX) throw new RangeError('could not allocate memory');
+    return new Memory(descriptor);
+  });
+  const load = (nCtx: number) => loadModel(smallModel(), { thread: 'inline', threads: 2, nCtx, parallel: 8 });
+  await assert.rejects(load(2 ** 17), (error: SmallMindError) => {
+    assert.equal(error.code, 'OUT_OF_MEMORY');
+    assert.match(error.message, /could not reserve \d+ MiB.*use a smaller context/);
+    assert.ok((error.details['neededBytes'] as number) > PAGES_MAX * 65536);
+    return true;
+  });
+  await using model = await load(64);
+  assert.equal((await model.logits([1])).length, 320);
+  assert.ok(mock.mock.callCount() >= 2);
 });

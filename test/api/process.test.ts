@@ -213,3 +213,26 @@ test('a thread of the pool that dies is a typed error and no hang, and a model l
     { thread: 'inline', threads: 3 },
     'ENGINE_CRASHED ENGINE_CRASHED\nENGINE_CRASHED\n3',
   ));
+
+for (const thread of THREADS) {
+  for (const death of ['exit', 'memory']) {
+    test(`a thread that dies amid a step (${death}) is a typed error and no hang, thread: ${thread}`, () =>
+      assertPrints(
+        `process.env.DEATH = ${JSON.stringify(death)};
+         await import(${JSON.stringify(new URL('./mortal-threads.ts', import.meta.url).href)});
+         const model = await loadModel(path, options);
+         const run = model.generate('1', { temperature: 0 });
+         let dieMs = 0;
+         const error = await (async () => { for await (const _ of run) dieMs = performance.now(); })().catch((e) => e);
+         const waitMs = performance.now() - dieMs;
+         console.log(error.code, error.message, waitMs < 2000 ? 'soon' : waitMs);
+         console.log((await model.logits([1]).catch((e) => e)).code);
+         await model.close();
+         const next = await loadModel(path, { ...options, threads: 1 });
+         console.log((await next.generate('1', { temperature: 0, maxTokens: 3 }).result).tokens.length);
+         await next.close();`,
+        { thread, threads: 3, nCtx: 8192 },
+        `ENGINE_CRASHED a pool thread died: it ended amid a step; close all models and load again soon\nENGINE_CRASHED\n3`,
+      ));
+  }
+}

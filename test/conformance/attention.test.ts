@@ -56,6 +56,8 @@ interface Heads {
   readonly nHead: number;
   readonly nHeadKv: number;
   readonly headDim: number;
+  readonly softcap?: number;
+  readonly window?: number;
 }
 
 /** What a cache of the type leaves of the values. */
@@ -143,6 +145,32 @@ for (const dtype of KV_DTYPES) {
     { steps: [19, 1, 0, 5, 2, 4].map((rows) => ({ rows })) },
   );
 }
+
+for (const dtype of KV_DTYPES) {
+  const heads = { nHead: 3, nHeadKv: 1, headDim: HEAD_DIMS[dtype][0] };
+
+  conform(`attention with a window, ${dtype} cache`, (rig) => {
+    for (const window of [1, 5, 32, 33, 100, 256, 300, 1000]) {
+      rig.check(`of ${window}`, attend(rig, { ...heads, window }, dtype), TOLERANCE, 1);
+    }
+  });
+
+  conform(`attention with capped scores, ${dtype} cache`, (rig) => {
+    for (const softcap of [0.5, 50]) {
+      rig.check(`to ${softcap}`, attend(rig, { ...heads, softcap }, dtype), TOLERANCE, 1);
+    }
+    rig.check('in a window', attend(rig, { ...heads, softcap: 2, window: 40 }, dtype), TOLERANCE, 1);
+  });
+}
+
+conform(
+  'attention with a window, of a number of rows that varies',
+  (rig) => {
+    const heads = { nHead: 3, nHeadKv: 1, headDim: 8, window: 70 };
+    rig.check('y', attend(rig, heads, 'F16', rowCount(QUERIES.length)), TOLERANCE, 1);
+  },
+  { steps: [19, 1, 0, 5, 2, 4].map((rows) => ({ rows })) },
+);
 
 conform('attention whose scores differ by far more than an exponential can hold', (rig) => {
   const y = attend(rig, { nHead: 2, nHeadKv: 1, headDim: 16 }, 'F32', QUERIES.length, 300);

@@ -53,6 +53,26 @@ conform('silu, alone and multiplied', (rig) => {
   }
 });
 
+conform('scale, and softcap of what is far below, near and beyond the cap', (rig) => {
+  for (const columns of COLUMNS) {
+    const a = rig.constant([3, columns], rig.numbers(3 * columns, 4));
+    rig.check(`scale [3, ${columns}]`, rig.graph.apply('scale', [a], { factor: -0.3 }), TOLERANCE);
+    for (const cap of [0.5, 3, 1000]) {
+      rig.check(`softcap ${cap} [3, ${columns}]`, rig.graph.apply('softcap', [a], { cap }), EXP_TOLERANCE);
+    }
+  }
+  const values = Float32Array.from({ length: 400 }, (_, i) => (i - 200) / 100);
+  // One to a row, so that each is as exact for itself as the row's largest has to be.
+  rig.check('around 0', rig.graph.apply('softcap', [rig.constant([400, 1], values)], { cap: 1 }), EXP_TOLERANCE);
+});
+
+conform('rmsNorm of the heads of a row', (rig) => {
+  for (const columns of COLUMNS) {
+    const operands = [rig.constant([5, 3 * columns]), rig.constant([columns])];
+    rig.check(`[5, 3 · ${columns}]`, rig.graph.apply('rmsNorm', operands, RMS_NORM), TOLERANCE * 2);
+  }
+});
+
 conform('rmsNorm', (rig) => {
   for (const columns of COLUMNS) {
     const y = rig.graph.apply('rmsNorm', [rig.constant([5, columns]), rig.constant([columns])], RMS_NORM);
@@ -76,6 +96,9 @@ conform(
     rig.check('mul', rig.graph.apply('mul', [x, rig.constant([20])]), TOLERANCE);
     rig.check('silu', rig.graph.apply('silu', [x]), EXP_TOLERANCE);
     rig.check('rmsNorm', rig.graph.apply('rmsNorm', [x, rig.constant([20])], RMS_NORM), TOLERANCE * 2);
+    rig.check('rmsNorm of heads', rig.graph.apply('rmsNorm', [x, rig.constant([5])], RMS_NORM), TOLERANCE * 2);
+    rig.check('scale', rig.graph.apply('scale', [x], { factor: 3 }), TOLERANCE);
+    rig.check('softcap', rig.graph.apply('softcap', [x], { cap: 2 }), EXP_TOLERANCE);
     const [positions, angles] = rotation(rig, 6, [0, 9, 1, 8, 2, 7, 3, 6, 4, 5, 0, 0, 9]);
     const rotated = rig.graph.apply('rope', [x, positions, angles], { headDim: 10, nRot: 6, neox: 0 });
     rig.check('rope', rotated, TOLERANCE);

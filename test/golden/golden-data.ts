@@ -24,6 +24,7 @@ export interface GoldenCase {
   readonly exact_greedy_tokens?: readonly number[];
   readonly llama_cpp_top10_logits: readonly TokenLogit[];
   readonly llama_cpp_greedy_tokens: readonly number[];
+  readonly llama_cpp_greedy_text: string;
 }
 
 export interface GoldenPerplexity {

@@ -24,10 +24,16 @@ function dot(a: Value, aRow: number, b: Value, bRow: number): number {
 const selectRows: (table: Value, ids: Value) => Value = (table, ids) =>
   build(ids.data.length, table.columns, (r, c) => at(table, ids.data[r]!, c));
 
+/** Each run of the row that is as long as the weight is a row of its own. */
 const rmsNorm: Evaluate = ([x, weight], { eps }) => {
-  const scale = Array.from({ length: x!.rows }, (_, r) => 1 / Math.sqrt(dot(x!, r, x!, r) / x!.columns + eps!));
-  return build(x!.rows, x!.columns, (r, c) => at(x!, r, c) * scale[r]! * weight!.data[c]!);
+  const n = weight!.data.length;
+  const runs: Value = { data: x!.data, rows: x!.data.length / n, columns: n };
+  const scale = Array.from({ length: runs.rows }, (_, r) => 1 / Math.sqrt(dot(runs, r, runs, r) / n + eps!));
+  const normed = build(runs.rows, n, (r, c) => at(runs, r, c) * scale[r]! * weight!.data[c]!);
+  return { ...normed, rows: x!.rows, columns: x!.columns };
 };
+
+const softcap = (x: number, cap: number): number => cap * Math.tanh(x / cap);
 
 const rope: Evaluate = ([x, positions, angles], params) => {
   const {
@@ -57,19 +63,21 @@ const kvWrite: Evaluate = ([state, rows, slots]) => {
 };
 
 const attention: Evaluate = ([q, keys, values, positions, sequences, blockTables], params) => {
-  const { nHead, nHeadKv, headDim, blockSize, scale } = params as Record<string, number>;
+  const { nHead, nHeadKv, headDim, blockSize, scale, softcap: cap = 0, window = 0 } = params as Record<string, number>;
   const out = new Float64Array(q!.data.length);
   for (let r = 0; r < q!.rows; r++) {
     const nKeys = positions!.data[r]! + 1;
+    const firstSeen = window ? Math.max(0, nKeys - window) : 0;
     const cacheRow = (p: number): number =>
       at(blockTables!, sequences!.data[r]!, Math.floor(p / blockSize!)) * blockSize! + (p % blockSize!);
     for (let head = 0; head < nHead!; head++) {
       const kvColumn = Math.floor(head / (nHead! / nHeadKv!)) * headDim!;
       const qColumn = head * headDim!;
       const scores = Array.from({ length: nKeys }, (_, p) => {
+        if (p < firstSeen) return -Infinity;
         let sum = 0;
         for (let i = 0; i < headDim!; i++) sum += at(q!, r, qColumn + i) * at(keys!, cacheRow(p), kvColumn + i);
-        return sum * scale!;
+        return cap ? softcap(sum * scale!, cap) : sum * scale!;
       });
       const max = scores.reduce((a, b) => Math.max(a, b), -Infinity);
       const weights = scores.map((s) => Math.exp(s - max));
@@ -94,6 +102,8 @@ const EVALUATIONS: Partial<Record<OpName, Evaluate>> = {
   rmsNorm,
   add: ([a, b]) => build(a!.rows, a!.columns, (r, c) => at(a!, r, c) + at(b!, broadcastRow(b!, r), c)),
   mul: ([a, b]) => build(a!.rows, a!.columns, (r, c) => at(a!, r, c) * at(b!, broadcastRow(b!, r), c)),
+  scale: ([x], { factor }) => build(x!.rows, x!.columns, (r, c) => at(x!, r, c) * factor!),
+  softcap: ([x], { cap }) => build(x!.rows, x!.columns, (r, c) => softcap(at(x!, r, c), cap!)),
   silu: ([x]) => build(x!.rows, x!.columns, (r, c) => silu(at(x!, r, c))),
   siluMul: ([a, b]) => build(a!.rows, a!.columns, (r, c) => silu(at(a!, r, c)) * at(b!, broadcastRow(b!, r), c)),
   rope,

@@ -41,15 +41,18 @@ export function encodePrograms(
       checkLayouts(instruction);
       view.setInt32(record, kernels.indexOf(kernel), true);
       encodeInstruction(instruction, kernel, layout, view, record);
-      encodeCounter(layout, i, view, record);
+      encodeThreadMemory(layout, i, view, record);
     });
   });
 }
 
-/** Where the threads count the runs that they take of instruction `index` of a program. */
-export function encodeCounter(layout: MemoryLayout, index: number, view: DataView, record: number): void {
+/** What threads have beside operands: scratch, and where they count the runs that they take of this instruction. */
+export function encodeThreadMemory(layout: MemoryLayout, index: number, view: DataView, record: number): void {
   setAddress(view, record + COUNTER_SLOT * SLOT_BYTES, layout.countersAddress + 4 * index);
   view.setInt32(record + COUNTER_STRIDE_SLOT * SLOT_BYTES, layout.counterBytes, true);
+  setAddress(view, record + SCRATCH_SLOT * SLOT_BYTES, layout.scratchAddress);
+  setAddress(view, record + SHARED_SCRATCH_SLOT * SLOT_BYTES, layout.sharedScratchAddress);
+  view.setInt32(record + SCRATCH_BYTES_SLOT * SLOT_BYTES, layout.scratchBytes, true);
 }
 
 /** Packed matrices are read by matmul and embed only, and these read nothing else. */
@@ -78,9 +81,6 @@ function encodeInstruction(
   );
   setAddress(view, slot(OUT_SLOT), layout.addressOf(out));
   inputs.forEach((input, i) => setAddress(view, slot(INPUT_SLOT + i), layout.addressOf(input)));
-  setAddress(view, slot(SCRATCH_SLOT), layout.scratchAddress);
-  setAddress(view, slot(SHARED_SCRATCH_SLOT), layout.sharedScratchAddress);
-  view.setInt32(slot(SCRATCH_BYTES_SLOT), layout.scratchBytes, true);
 
   const values = kernel.values(instruction);
   Object.entries(kernel.params).forEach(([name, type], i) => {

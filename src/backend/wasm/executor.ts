@@ -10,11 +10,11 @@ import type { Clearing, Program } from '../../graph/plan.ts';
 import type { ActivationDType, Graph, Tensor } from '../../graph/tensor.ts';
 import { elementsMax, sizeBytesMax } from '../../graph/tensor.ts';
 import type { Executor, LoadProgress, WeightSource } from '../executor.ts';
-import { encodeCounter, encodePrograms } from './encode.ts';
+import { encodeThreadMemory, encodePrograms } from './encode.ts';
 import { CLEARING, LINE_BYTES, RECORD_BYTES, kernelKey } from './kernels/kernel.ts';
 import type { KernelSet, KernelVariant } from './kernels/kernel.ts';
 import { kernelsOf } from './kernels/table.ts';
-import { packKernelOf } from './kernels/pack.ts';
+import { packKernelOf } from './kernels/packing/pack.ts';
 import { interleavingOf, quantizedFormatOf } from './kernels/weights.ts';
 import { isPacked, loadWeights } from './load.ts';
 import type { LoadTarget } from './load.ts';
@@ -89,7 +89,7 @@ export class WasmExecutor implements Executor {
     const kernels = [...kernelsOf(programs), ...[...packed].map(packKernelOf)];
     const memory = allocate(layout, shared);
     encodePrograms(programs, kernels, layout, memory.buffer);
-    encodeCounter(layout, 0, new DataView(memory.buffer), layout.packingAddress);
+    encodeThreadMemory(layout, 0, new DataView(memory.buffer), layout.packingAddress);
     fillConstants(all, leaves, layout, memory);
     const place = threadPool.reserve(nThreads);
     try {

@@ -12,8 +12,8 @@ import { nonFiniteError, requireFinite } from '../executor.ts';
 import type { LoadProgress, WeightSource } from '../executor.ts';
 import { INPUT_SLOT, OUT_SLOT, PARAM_SLOT, SLOT_BYTES, setAddress } from './kernels/kernel.ts';
 import type { Routine } from './kernels/kernel.ts';
-import { PACKING_OVERREAD_BYTES, packKernelOf } from './kernels/pack.ts';
-import { groupBlockBytes } from './kernels/weights.ts';
+import { PACKING_OVERREAD_BYTES, packKernelOf } from './kernels/packing/pack.ts';
+import { groupBlockBytes, quantizedFormatOf } from './kernels/weights.ts';
 
 /** Bytes that are read at once, where eight rows are not more. */
 const PIECE_BYTES = 4 << 20;
@@ -55,8 +55,13 @@ function placeBytes(weights: readonly Tensor[]): number {
   return 64 * Math.ceil((needed.reduce((a, b) => Math.max(a, b), 0) + PACKING_OVERREAD_BYTES) / 64);
 }
 
-/** Bytes of memory that loading these weights needs. */
-export const loadingBytes = (weights: readonly Tensor[]): number => PIECE_COUNT * placeBytes(weights);
+/** Integers of the grid of which the blocks of a matrix hold indices, if they do. */
+const gridOf = (leaf: Tensor): Uint8Array | undefined =>
+  isPacked(leaf) ? quantizedFormatOf(leaf.dtype as DType)?.expansion?.grid.integers : undefined;
+
+/** Bytes of memory that loading these weights needs: for pieces, and for a grid behind them. */
+export const loadingBytes = (weights: readonly Tensor[]): number =>
+  PIECE_COUNT * placeBytes(weights) + Math.max(0, ...weights.map((leaf) => gridOf(leaf)?.length ?? 0));
 
 /** What is read at once: a vector, or whole groups of a matrix, of which the last may lack rows. */
 interface Piece {
@@ -127,16 +132,23 @@ export async function loadWeights(
   let doneBytes = 0;
   for (const [i, piece] of pieces.entries()) {
     await reads[i];
-    if (isPacked(piece.leaf)) packPiece(piece, addressAt(i), target);
+    if (isPacked(piece.leaf)) packPiece(piece, addressAt(i), addressAt(0) + PIECE_COUNT * sizeBytes, target);
     else copyVector(piece.leaf, addressAt(i), target);
     startReading(i + PIECE_COUNT);
     doneBytes += piece.sizeBytes;
     onProgress?.(doneBytes, totalBytes);
   }
-  new Uint8Array(target.buffer, target.scratchAddress, PIECE_COUNT * sizeBytes).fill(0);
+  new Uint8Array(target.buffer, target.scratchAddress, loadingBytes(weights)).fill(0);
 }
 
-function packPiece({ leaf, sizeBytes, firstGroup, nGroups }: Piece, address: number, target: LoadTarget): void {
+function packPiece(
+  { leaf, sizeBytes, firstGroup, nGroups }: Piece,
+  address: number,
+  gridAddress: number,
+  target: LoadTarget,
+): void {
+  const grid = gridOf(leaf);
+  if (grid) new Uint8Array(target.buffer, gridAddress, grid.length).set(grid);
   const kernel = packKernelOf(leaf.dtype as DType);
   const group = groupOf(leaf);
   // Rows that the last group lacks are zero.
@@ -146,6 +158,7 @@ function packPiece({ leaf, sizeBytes, firstGroup, nGroups }: Piece, address: num
   record.setInt32(0, target.kernels.indexOf(kernel), true);
   setAddress(record, SLOT_BYTES * OUT_SLOT, target.addressOf(leaf) + firstGroup * group.packedBytes);
   setAddress(record, SLOT_BYTES * INPUT_SLOT, address);
+  setAddress(record, SLOT_BYTES * (INPUT_SLOT + 1), gridAddress);
   record.setInt32(paramAt('nGroups'), nGroups, true);
   record.setInt32(paramAt('nBlocks'), group.nBlocks, true);
   record.setInt32(paramAt('grain'), Math.max(1, Math.floor(GRAIN_BYTES / group.fileBytes)), true);

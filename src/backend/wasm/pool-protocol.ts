@@ -1,7 +1,7 @@
 // What the pool and its threads share: control words in shared memory, and the few messages that carry objects.
 // A job is written word by word and published by counting; a thread that finds a new count does the job.
 
-import { PHASE_ADDRESS } from './memory.ts';
+import { ABORT_ADDRESS, PHASE_ADDRESS } from './memory.ts';
 
 /** A thread asleep at the barrier looks up this often, to notice that another has crashed. */
 const SLEEP_MS_MAX = 100;
@@ -9,11 +9,23 @@ const SLEEP_MS_MAX = 100;
 /**
  * What the module of a program imports. Sleeping is JavaScript's, because WebAssembly's own wait boxes its timeout:
  * 24 bytes of heap each time, at a barrier that a step passes dozens of times.
+ * @param onLongSleep  called each time that nothing has happened for `SLEEP_MS_MAX`
  */
-export function instanceImports(memory: WebAssembly.Memory): WebAssembly.Imports {
+export function instanceImports(memory: WebAssembly.Memory, onLongSleep?: () => void): WebAssembly.Imports {
   const words = new Int32Array(memory.buffer);
-  const sleep = (phase: number): void => void Atomics.wait(words, PHASE_ADDRESS / 4, phase, SLEEP_MS_MAX);
+  const sleep = (phase: number): void => {
+    if (Atomics.wait(words, PHASE_ADDRESS / 4, phase, SLEEP_MS_MAX) === 'timed-out') onLongSleep?.();
+  };
   return { env: { memory, sleep } };
+}
+
+/**
+ * Tells the threads of a model not to wait at the barrier for one that will never arrive: they trap.
+ * @param words  the model's memory
+ */
+export function abortProgram(words: Int32Array): void {
+  Atomics.store(words, ABORT_ADDRESS / 4, 1);
+  Atomics.notify(words, PHASE_ADDRESS / 4);
 }
 
 /** Words a thread has in the control memory: a cache line, so that threads do not disturb each other. */

@@ -2,7 +2,6 @@
 // program inside WebAssembly. Between jobs it can be called back to its event loop to receive a model's memory.
 
 import { platform } from '#platform';
-import { ABORT_ADDRESS, PHASE_ADDRESS } from './memory.ts';
 import type { RunExports } from './module.ts';
 import {
   INSTRUCTION_COUNT,
@@ -13,6 +12,7 @@ import {
   SEQUENCE,
   THREAD_COUNT,
   THREAD_WORDS,
+  abortProgram,
   instanceImports,
 } from './pool-protocol.ts';
 import type { PoolMessage } from './pool-protocol.ts';
@@ -89,10 +89,4 @@ function awaitSequence(index: number): number {
   }
   while (Atomics.load(control, index) === lastSequence) Atomics.wait(control, index, lastSequence);
   return Atomics.load(control, index);
-}
-
-/** Tells the others not to wait at the barrier for a thread that has crashed. */
-function abortProgram(words: Int32Array): void {
-  Atomics.store(words, ABORT_ADDRESS / 4, 1);
-  Atomics.notify(words, PHASE_ADDRESS / 4);
 }

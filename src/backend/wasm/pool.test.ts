@@ -2,6 +2,7 @@
 // and go while others run, and kernels that crash. Results must be right, and nothing may hang.
 
 import assert from 'node:assert/strict';
+import { createRequire, syncBuiltinESMExports } from 'node:module';
 import { test } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { Graph } from '../../graph/tensor.ts';
@@ -116,6 +117,33 @@ for (const [who, row] of [
     },
   );
 }
+
+test('a thread that is killed ends the run, before this thread can hear of it', { timeout: 20_000 }, async () => {
+  const threads = createRequire(import.meta.url)('node:worker_threads') as typeof import('node:worker_threads');
+  const { Worker } = threads;
+  const workers: InstanceType<typeof Worker>[] = [];
+  threads.Worker = class extends Worker {
+    constructor(...args: ConstructorParameters<typeof Worker>) {
+      super(...args);
+      workers.push(this);
+    }
+  };
+  syncBuiltinESMExports();
+  const [executor, other] = await Promise.all([create(3), create(2)]);
+  threads.Worker = Worker;
+  syncBuiltinESMExports();
+  executor.run();
+  void workers[1]!.terminate();
+  const died = { code: 'ENGINE_CRASHED', message: /a pool thread died: .*close all models/ };
+  assert.throws(() => {
+    for (;;) executor.run();
+  }, died);
+  assert.throws(() => other.run(), died);
+  await Promise.all([executor.close(), other.close()]);
+  const next = await create(3);
+  next.run();
+  await next.close();
+});
 
 test('a closed executor refuses to be used', async () => {
   const executor = await create(2);

@@ -1,10 +1,9 @@
 // The thread pool: one for each JavaScript thread that runs models (the engine's worker, as a rule), shared by all of
 // them. The calling thread is thread 0 of every program; the pool's threads are 1, 2 … They exist while a model does.
 
-import { platform } from '#platform';
+import { spawnPoolThread } from '#spawnPool';
 import { SmallMindError } from '../../base/errors.ts';
 import type { WorkerHandle } from '../../base/platform.ts';
-import { ABORT_ADDRESS, PHASE_ADDRESS } from './memory.ts';
 import type { RunExports } from './module.ts';
 import {
   INSTRUCTION_COUNT,
@@ -16,6 +15,7 @@ import {
   THREAD_COUNT,
   THREAD_COUNT_MAX,
   THREAD_WORDS,
+  abortProgram,
   instanceImports,
 } from './pool-protocol.ts';
 import type { PoolMessage, PoolReply } from './pool-protocol.ts';
@@ -62,8 +62,10 @@ class ThreadPool {
 
   /** Makes the model's memory known to this thread, which can then run its programs alone. */
   async instantiate({ id }: PoolPlace, module: WebAssembly.Module, memory: WebAssembly.Memory): Promise<PoolModel> {
-    const { exports } = await WebAssembly.instantiate(module, instanceImports(memory));
-    return { id, exports: exports as unknown as RunExports, words: new Int32Array(memory.buffer), nThreads: 1 };
+    const words = new Int32Array(memory.buffer);
+    const imports = instanceImports(memory, () => this.#lookForDead(words));
+    const { exports } = await WebAssembly.instantiate(module, imports);
+    return { id, exports: exports as unknown as RunExports, words, nThreads: 1 };
   }
 
   /** Makes it known to the others, once they have started. @returns the model as all of its threads run it */
@@ -109,8 +111,8 @@ class ThreadPool {
     try {
       model.exports.run(program, nInstructions, 0, nThreads);
     } catch (error) {
-      Atomics.store(model.words, ABORT_ADDRESS / 4, 1);
-      if (nThreads > 1) Atomics.notify(model.words, PHASE_ADDRESS / 4);
+      abortProgram(model.words);
+      if (this.#crash && nThreads > 1) throw this.#crash;
       throw new SmallMindError(
         'ENGINE_CRASHED',
         `a kernel crashed: ${String(error)}; load the model again`,
@@ -118,6 +120,23 @@ class ThreadPool {
         { cause: error },
       );
     }
+  }
+
+  /**
+   * Frees this thread from the barrier when another one has died, of which its event loop cannot hear while it waits
+   * there. One that is merely slow is waited for, however long.
+   * @param words  the memory of the model that runs
+   */
+  #lookForDead(words: Int32Array): void {
+    if (!this.#threads.some(({ worker }) => worker.isGone())) return;
+    this.#die(new Error('it ended amid a step'));
+    abortProgram(words);
+  }
+
+  #die(error: Error): SmallMindError {
+    const what = `a pool thread died: ${error.message}; close all models and load again`;
+    this.#crash ??= error instanceof SmallMindError ? error : new SmallMindError('ENGINE_CRASHED', what);
+    return this.#crash;
   }
 
   #publish(thread: number, counter: typeof RUNS | typeof MAILS): void {
@@ -138,20 +157,14 @@ class ThreadPool {
   }
 
   #startThread(): Promise<void> {
-    const thread: PoolThread = { worker: platform.spawnPoolThread(), answered: undefined };
+    const thread: PoolThread = { worker: spawnPoolThread(), answered: undefined };
     const index = this.#threads.push(thread);
     thread.worker.onMessage((message) => {
       const { error } = message as PoolReply;
       if (error) thread.answered?.reject(new SmallMindError('INTERNAL', `a pool thread failed: ${error}`));
       else thread.answered?.resolve();
     });
-    thread.worker.onError((error) => {
-      this.#crash ??= new SmallMindError(
-        'ENGINE_CRASHED',
-        `a pool thread died: ${error.message}; close all models and load again`,
-      );
-      thread.answered?.reject(this.#crash);
-    });
+    thread.worker.onError((error) => thread.answered?.reject(this.#die(error)));
     return this.#send(index, { type: 'start', control: this.#control, thread: index });
   }
 

@@ -56,11 +56,31 @@ function instantiateProbe(): (a: number, b: number, c: number) => number {
   return new WebAssembly.Instance(compiled).exports['dot'] as (a: number, b: number, c: number) => number;
 }
 
+/** The smallest module there is: its header. */
+const EMPTY_MODULE = Uint8Array.of(0, 0x61, 0x73, 0x6d, 1, 0, 0, 0);
+
+/** A page may forbid WebAssembly. How an engine words that differs; that it then compiles nothing at all does not. */
+function requireCompilation(): void {
+  try {
+    void new WebAssembly.Module(EMPTY_MODULE);
+  } catch (error) {
+    throw new UnsupportedError(
+      'UNSUPPORTED_MACHINE',
+      "WebAssembly may not be compiled here; in a page, add 'wasm-unsafe-eval' to the script-src directive of its " +
+        'Content-Security-Policy, and of the one that its workers are served with',
+      { directive: 'script-src' },
+      { cause: error },
+    );
+  }
+}
+
 /**
  * The variant for a kernel set; `auto` is the fastest that this engine runs.
- * @throws {UnsupportedError} UNSUPPORTED_MACHINE without SIMD, or without relaxed SIMD when that is asked for
+ * @throws {UnsupportedError} UNSUPPORTED_MACHINE without SIMD, without relaxed SIMD when that is asked for, or where a
+ *   policy forbids WebAssembly
  */
 export function chooseVariant(set: KernelSet | 'auto'): KernelVariant {
+  requireCompilation();
   const features = wasmFeatures();
   const wide = platform.hasWideVectors();
   if (!features.simd) {

@@ -29,7 +29,7 @@ export function wasmFeatures(): WasmFeatures {
     threads: isValid({ pointer: 'i32', memory: { minPages: 1, maxPages: 1, shared: true } }, () => {
       i32.atomic_store(0, 0);
     }),
-    memory64: isValid({ pointer: 'i64', memory: { minPages: 1 } }, () => ptr.store(0, 0)),
+    memory64: isValid({ pointer: 'i64', memory: { minPages: 1 } }, () => ptr.store(0, 0)) && hasWideMemory(),
   };
   return cached;
 }
@@ -39,4 +39,15 @@ function isValid(options: ModuleOptions, body: (f: FunctionBuilder<readonly []>)
   const module = new ModuleBuilder(options);
   module.func('probe', {}, body);
   return WebAssembly.validate(module.toBytes());
+}
+
+/** Whether such a memory can be made: Node 22 takes modules with 64-bit addresses, but of an older draft. */
+function hasWideMemory(): boolean {
+  try {
+    // The compiler's library does not know 64-bit memories yet.
+    const wide = { initial: 0n, maximum: 0n, address: 'i64' } as unknown as WebAssembly.MemoryDescriptor;
+    return new WebAssembly.Memory(wide).buffer.byteLength === 0;
+  } catch {
+    return false;
+  }
 }

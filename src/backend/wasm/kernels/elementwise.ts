@@ -1,11 +1,11 @@
-// Element-by-element kernels: add, mul, silu and silu(a)·b. The second operand may be a single row. Threads share the
-// columns, in runs of 16, so that one long row (decoding) is shared as well as many.
+// Element-by-element kernels: add, mul, scale, softcap, silu, gelu and silu(a)·b. The second operand may be a single
+// row. Threads share the columns, in runs of 16, so that one long row (decoding) is shared as well as many.
 
 import { columnsOf } from '../../../graph/tensor.ts';
 import type { Expr, Local } from '../emit/expression.ts';
 import type { FunctionBuilder } from '../emit/function-builder.ts';
 import { f32x4, i32, ptr, v128 } from '../emit/operations.ts';
-import { geluInto, geluSigmoidInto, siluInto, sigmoidInto, splatF32 } from './floats.ts';
+import { geluInto, geluSigmoidInto, siluInto, sigmoidInto, softcapInto, splatF32 } from './floats.ts';
 import { addressAt } from './kernel.ts';
 import type { Kernel, KernelBody } from './kernel.ts';
 import { quantizeBlocks, quantizing } from './rows.ts';
@@ -80,6 +80,24 @@ const siluMulKernel: Kernel = {
   },
 };
 
+/** A function of an element and a number that the instruction has as the parameter `name`. */
+function withNumber(
+  op: Kernel['op'],
+  name: string,
+  element: (f: FunctionBuilder, target: Local<'v128'>, a: Local<'v128'>, number: Local<'v128'>) => void,
+): Kernel {
+  const plain = elementwise(op, 1, () => {});
+  return {
+    ...plain,
+    params: { ...plain.params, [name]: 'f32' },
+    values: (instruction) => ({ ...plain.values(instruction), [name]: instruction.params[name]! }),
+    build(k) {
+      const number = k.f.let(name, f32x4.splat(k.paramF32(name)));
+      buildElementwise(k, 1, (f, target, a) => element(f, target, a, number));
+    },
+  };
+}
+
 function buildElementwise(k: KernelBody, nOperands: 1 | 2, element: ElementFunction): void {
   const { f } = k;
   const out = k.out();
@@ -130,6 +148,8 @@ function buildElementwise(k: KernelBody, nOperands: 1 | 2, element: ElementFunct
 export const ELEMENTWISE_KERNELS: readonly Kernel[] = [
   elementwise('add', 2, (_f, target, a, b) => target.set(f32x4.add(a, b))),
   elementwise('mul', 2, (_f, target, a, b) => target.set(f32x4.mul(a, b))),
+  withNumber('scale', 'factor', (_f, target, a, factor) => target.set(f32x4.mul(a, factor))),
+  withNumber('softcap', 'cap', softcapInto),
   elementwise('silu', 1, (f, target, a) => siluInto(f, target, a)),
   siluMulKernel,
   elementwise('gelu', 1, (f, target, a) => geluInto(f, target, a)),

@@ -25,9 +25,10 @@ export class HalfToFloat {
   readonly #mask: Local<'v128'>;
   readonly #magic: Local<'v128'>;
 
-  constructor(f: FunctionBuilder) {
+  /** @param factor  a power of two that results are multiplied by */
+  constructor(f: FunctionBuilder, factor = 1) {
     this.#mask = f.let('halfMask', splatI32(0x8fffe000 | 0));
-    this.#magic = f.let('halfMagic', splatF32(2 ** 112));
+    this.#magic = f.let('halfMagic', splatF32(2 ** 112 * factor));
   }
 
   /** @param halves sign-extended to i32 lanes, as v128.load16x4_s leaves them */
@@ -148,6 +149,26 @@ export function siluInto(f: FunctionBuilder, target: Local<'v128'>, x: Local<'v1
   const bounded = f.let('siluX', f32x4.pmax(x, splatF32(-88)));
   expInto(f, target, f32x4.neg(bounded));
   target.set(f32x4.div(bounded, f32x4.add(target, splatF32(1))));
+}
+
+/** (tanh(y)/y − 1) / y² by powers of y², below TANH_SPLIT: interpolated at Chebyshev's points, good for 2e-8. */
+const TANH_SPLIT = 0.625;
+const TANH_SERIES = [-0.3333332894, 0.1333276974, -0.0538509096, 0.020997179, -0.0060967142] as const;
+
+/** cap · tanh(x / cap) on four lanes, with the relative precision of floats where x is small. */
+export function softcapInto(f: FunctionBuilder, target: Local<'v128'>, x: Vector, cap: Vector): void {
+  const y = f.let('capped', f32x4.div(x, cap));
+  const e = f.local('v128', 'capExp');
+  expInto(f, e, f32x4.mul(f32x4.abs(y), splatF32(-2)));
+  const sign = v128.and(y, splatI32(0x80000000 | 0));
+  const large = v128.or(f32x4.div(f32x4.sub(splatF32(1), e), f32x4.add(e, splatF32(1))), sign);
+  target.set(large);
+  const z = f.let('capSquare', f32x4.mul(y, y));
+  const series = f.let('capSeries', splatF32(TANH_SERIES.at(-1)!));
+  for (const c of TANH_SERIES.slice(0, -1).reverse()) series.set(f32x4.add(f32x4.mul(series, z), splatF32(c)));
+  const small = f32x4.add(y, f32x4.mul(f32x4.mul(y, z), series));
+  const isSmall = f32x4.lt(f32x4.abs(y), splatF32(TANH_SPLIT));
+  target.set(f32x4.mul(v128.bitselect(small, target, isSmall), cap));
 }
 
 /** Turns a matrix of n × n lanes, a row a vector of n = 4 or 8: rows become columns. */

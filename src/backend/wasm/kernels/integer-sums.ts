@@ -6,6 +6,7 @@ import type { Expr, Local } from '../emit/expression.ts';
 import type { FunctionBuilder } from '../emit/function-builder.ts';
 import { i16x8, i32x4, v128 } from '../emit/operations.ts';
 import type { KernelVariant } from './kernel.ts';
+import { productBits } from './weights.ts';
 
 /** Collects products. The second of two parts has the later half of the turns. */
 interface Sums {
@@ -99,8 +100,8 @@ class NarrowSums implements Sums {
  * How many products of pairs may be added in 16 bits, where that is the fastest; 0: none are. A pair comes to 2 · 127 ·
  * the largest quant at most.
  */
-export function termsIn16Bits({ bits }: QuantizedFormat, { dot }: KernelVariant): number {
-  return dot === 'i7p' ? Math.floor(32767 / (2 * 127 * ((1 << bits) - 1))) : 0;
+export function termsIn16Bits(format: QuantizedFormat, { dot }: KernelVariant): number {
+  return dot === 'i7p' ? Math.floor(32767 / (2 * 127 * ((1 << productBits(format)) - 1))) : 0;
 }
 
 /** Four columns a turn: the relaxed instruction, or that for pairs and an addition in 16 bits. */

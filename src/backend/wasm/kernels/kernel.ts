@@ -4,6 +4,7 @@
 import type { OpName } from '../../../graph/operations.ts';
 import type { Instruction } from '../../../graph/plan.ts';
 import type { TensorDType } from '../../../graph/tensor.ts';
+import { EXPANDED_BYTES } from '../../../quant/grids/expansion.ts';
 import type { Expr, Local } from '../emit/expression.ts';
 import type { FuncRef, FunctionBuilder } from '../emit/function-builder.ts';
 import { funcType } from '../emit/module-builder.ts';
@@ -65,8 +66,8 @@ export const LINE_BYTES = 64;
  */
 export const CLEARING = { usedLines: 256, clearedLines: 264, skippedLines: 272 };
 
-/** Scratch that every thread has at least: one block of attention scores, with room to spare. */
-export const SCRATCH_BYTES_MIN = 256;
+/** Scratch that every thread has at least: eight blocks written out while they are packed, or attention scores. */
+export const SCRATCH_BYTES_MIN = 8 * EXPANDED_BYTES;
 
 export const KERNEL_TYPE = funcType({ params: { rec: 'ptr', thread: 'i32', nThreads: 'i32' }, results: [] });
 

@@ -8,18 +8,20 @@ import { CLEARING, LINE_BYTES, addressAt } from './kernel.ts';
 import type { Kernel, KernelBody } from './kernel.ts';
 
 /** Calls `body` with the address offset of each row of this thread's share. */
-function forEachRow(k: KernelBody, body: (row: Local<'i32'>) => void): void {
-  const { from, to } = k.share(k.rows());
+function forEachRow(k: KernelBody, body: (row: Local<'i32'>) => void, nRows: Expr<'i32'> = k.rows()): void {
+  const { from, to } = k.share(nRows);
   const row = k.f.local('i32', 'row');
   k.f.for(row, { from, to }, () => body(row));
 }
 
+/** A row may be several runs as long as the weight: here each is a row. */
 const rmsNorm: Kernel = {
   op: 'rmsNorm',
   dtypes: [],
-  params: { columns: 'i32', eps: 'f32', quantized: 'i32' },
-  values: ({ out, params }) => ({
-    columns: columnsOf(out.tensor),
+  params: { columns: 'i32', nRuns: 'i32', eps: 'f32', quantized: 'i32' },
+  values: ({ out, inputs, params }) => ({
+    columns: columnsOf(inputs[1]!.tensor),
+    nRuns: columnsOf(out.tensor) / columnsOf(inputs[1]!.tensor),
     eps: params['eps']!,
     quantized: params['quantized'] ?? 0,
   }),
@@ -39,7 +41,7 @@ const rmsNorm: Kernel = {
     const scale = f.local('v128', 'scale');
     const square = f.local('v128', 'square');
     const quantizer = quantizing(k);
-    forEachRow(k, (row) => {
+    const norm = (row: Local<'i32'>): void => {
       px.set(addressAt(x, i32.mul(row, columns), 4));
       pw.set(weight);
       for (const sum of sums) sum.set(v128.zero());
@@ -94,7 +96,8 @@ const rmsNorm: Kernel = {
           });
         },
       );
-    });
+    };
+    forEachRow(k, norm, i32.mul(k.rows(), k.param('nRuns')));
   },
 };
 

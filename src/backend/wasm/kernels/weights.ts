@@ -1,7 +1,7 @@
-// How packed weights are read. Rows are interleaved by eight (pack.ts), so that eight results are two vectors and
+// How packed weights are read. Rows are interleaved by eight (packing/), so that eight results are two vectors and
 // need no sums over lanes. A format contributes a row of the table below; the matrix kernels are shared.
 //
-// Packed, a block of eight rows of a quantised format is: f16 d of each row; f16 dmin of each row if it has minima;
+// Packed, a block of eight rows of a quantised format is: d of each row; f16 dmin of each row if it has minima;
 // then for each 32 columns: sub-scales, the plane of low bits, the plane of high bits. Expanded to bytes, 32 columns
 // are 16 vectors v of 16 bytes; a plane of n bits stores v, v + 2n, v + 4n … in the same bytes, from the low bits on.
 //   quads  vector 2s + h: rows 4h .. 4h + 3, columns 4s .. 4s + 3 of each: what the relaxed dot product wants
@@ -30,7 +30,7 @@ export const FLOAT_DTYPES = ['F32', 'F16', 'BF16'] as const satisfies readonly D
 
 const ROWS = 8;
 /** f16 d of eight rows; dmin takes as many. */
-export const HALF_ROWS_BYTES = 16;
+const HALF_ROWS_BYTES = 16;
 /** Of a plane, for 32 columns of eight rows, for each bit. */
 const PLANE_BYTES_A_BIT = 32;
 
@@ -53,7 +53,12 @@ export function layoutOf32(format: QuantizedFormat) {
   return { mins: scaleBytes, low, high, sizeBytes: high + PLANE_BYTES_A_BIT * highBits };
 }
 
-export const headerBytes = ({ hasMinima }: QuantizedFormat): number => HALF_ROWS_BYTES * (hasMinima ? 2 : 1);
+const D_BYTES = { F16: 2, F32: 4, E8M0: 1 } as const;
+
+export const dBytes = ({ dType = 'F16' }: QuantizedFormat): 1 | 2 | 4 => D_BYTES[dType];
+
+export const headerBytes = (format: QuantizedFormat): number =>
+  ROWS * dBytes(format) + (format.hasMinima ? HALF_ROWS_BYTES : 0);
 
 /** Bytes of one block (of 32 or 256 columns, or of one) of eight rows. */
 export function groupBlockBytes(dtype: DType): number {
@@ -65,7 +70,21 @@ export function groupBlockBytes(dtype: DType): number {
 
 export type Interleaving = 'quads' | 'pairs';
 
-const isSigned = ({ bits, levels }: QuantizedFormat): boolean => bits === 8 || levels !== undefined;
+/** Bits of levels once they are unsigned, by half of 2^bits added. */
+const levelBits = (levels: readonly number[]): number => 33 - Math.clz32(Math.max(-Math.min(...levels) - 1, ...levels));
+
+const levelOffset = (levels: readonly number[]): number => 2 ** (levelBits(levels) - 1);
+
+/** Quants that take eight bits as unsigned ones. */
+const isSigned = ({ bits, levels }: QuantizedFormat): boolean =>
+  bits === 8 || (levels !== undefined && levelOffset(levels) > 64);
+
+/** Levels that are looked up with an offset added in every variant. */
+const isShifted = (format: QuantizedFormat): boolean => format.levels !== undefined && !isSigned(format);
+
+/** Bits of a quant as kernels multiply it, once levels are looked up. */
+export const productBits = (format: QuantizedFormat): number =>
+  isShifted(format) ? levelBits(format.levels!) : format.bits;
 
 /**
  * Whether signed quants have 128 added, as the 8-bit unsigned operand of the relaxed dot product wants them. Q8_0 is
@@ -80,6 +99,7 @@ export function interleavingOf(format: QuantizedFormat, { dot }: KernelVariant):
 
 /** What must be subtracted from the bytes that `BlockReader.steps` gives. */
 export function offsetOf(format: QuantizedFormat, variant: KernelVariant): number {
+  if (isShifted(format)) return levelOffset(format.levels!);
   return isSigned(format) ? (isBiased(variant) ? 128 : 0) : format.offset;
 }
 
@@ -96,7 +116,6 @@ export class BlockReader {
   /** One, or one for each 16 columns. `scales` sets them. */
   readonly parts: readonly Part[];
   readonly #f: FunctionBuilder;
-  readonly #biased: boolean;
   readonly #half: HalfToFloat;
   readonly #d: Halves;
   readonly #dMin: Halves | undefined;
@@ -109,8 +128,7 @@ export class BlockReader {
     const { scaleColumns, hasMinima, levels } = format;
     this.#f = f;
     this.format = format;
-    this.#biased = isBiased(variant);
-    this.#half = new HalfToFloat(f);
+    this.#half = new HalfToFloat(f, format.dFactor);
     this.#d = halves('d');
     this.#dMin = hasMinima ? halves('dMin') : undefined;
     const own = (): Part => ({ scale: halves('scale'), minimum: hasMinima ? halves('minimum') : undefined });
@@ -118,7 +136,9 @@ export class BlockReader {
     this.parts = scaleColumns === 0 ? [whole] : Array.from({ length: 32 / scaleColumns }, own);
     this.#low = f.localArray('v128', 'quants', 2);
     this.#high = f.localArray('v128', 'highBits', 2 * planesOf(format).highBits);
-    this.#levels = levels && f.let('levels', i8x16.const(...levels.map((x) => x + (this.#biased ? 128 : 0))));
+    const offset = offsetOf(format, variant);
+    const lanes = levels && Array.from({ length: 16 }, (_, i) => offset + (levels[i] ?? 0));
+    this.#levels = lanes && f.let('levels', i8x16.const(...lanes));
   }
 
   /** Blocks of 32 columns that share d and dmin. */
@@ -128,11 +148,25 @@ export class BlockReader {
 
   /** d and dmin, from the start of the block. */
   header(w: Expr<'ptr'>): void {
-    this.#d.forEach((d, h) => d.set(this.#half.convert(v128.load16x4_s(w, 8 * h))));
+    const { dType = 'F16' } = this.format;
+    if (dType === 'F16') this.#d.forEach((d, h) => d.set(this.#half.convert(v128.load16x4_s(w, 8 * h))));
+    if (dType === 'F32') this.#d.forEach((d, h) => d.set(v128.load(w, 16 * h)));
+    if (dType === 'E8M0') this.#powersOfTwo(w);
     this.#dMin?.forEach((dMin, h) => {
       const value = this.#half.convert(v128.load16x4_s(w, HALF_ROWS_BYTES + 8 * h));
       // A minimum of its own is added, one that integers multiply is subtracted.
       dMin.set(this.format.scaleColumns === 0 ? value : f32x4.neg(value));
+    });
+  }
+
+  /** Half of 2^(e - 127), of which e = 0 is one more subnormal. */
+  #powersOfTwo(w: Expr<'ptr'>): void {
+    const words = this.#f.let('exponents', v128.load8x8_u(w));
+    const exponent = this.#f.local('v128', 'exponent');
+    [i32x4.extend_low_i16x8_u(words), i32x4.extend_high_i16x8_u(words)].forEach((extended, h) => {
+      exponent.set(extended);
+      const subnormal = v128.and(i32x4.eq(exponent, v128.zero()), splatI32(0x00400000));
+      this.#d[h]!.set(f32x4.mul(v128.or(i32x4.shl(exponent, 23), subnormal), splatF32(0.5)));
     });
   }
 
@@ -186,15 +220,19 @@ export class BlockReader {
         const vectors = this.#low.map((v, h) => {
           const index = s + h + nStored * field;
           const bits = lowBits === 8 ? v : extractBits(v, field * lowBits, 0, lowBits);
-          if (this.#levels) return i8x16.swizzle(this.#levels, bits);
-          if (highBits === 0) return bits;
-          const nHigh = 2 * highBits;
-          const from = this.#high[index % nHigh]!;
-          return v128.or(bits, extractBits(from, Math.floor(index / nHigh) * highBits, lowBits, highBits));
+          const quants = highBits === 0 ? bits : v128.or(bits, this.#highBits(index));
+          return this.#levels ? i8x16.swizzle(this.#levels, quants) : quants;
         });
         use((s + nStored * field) / 2, vectors[0]!, vectors[1]!);
       }
     }
+  }
+
+  /** Of vector `index`, where they belong in its bytes. */
+  #highBits(index: number): Vector {
+    const { lowBits, highBits } = planesOf(this.format);
+    const nHigh = 2 * highBits;
+    return extractBits(this.#high[index % nHigh]!, Math.floor(index / nHigh) * highBits, lowBits, highBits);
   }
 
   /**

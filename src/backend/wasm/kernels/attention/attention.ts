@@ -36,6 +36,8 @@ import type { FloatType } from './kv-cache.ts';
 
 /** Positions that make one softmax: eight blocks. */
 const CHUNK = 256;
+/** A window that nothing is before. */
+const ALL_POSITIONS = 2 ** 31 - 1;
 /** Rows of the batch in an item. */
 const TILE_ROWS = 16;
 /** Up to so many rows, threads share chunks and not only heads. */
@@ -96,6 +98,8 @@ function buildAttention(k: KernelBody, type: KvDtype): void {
     headDim,
     headsPerKv,
     scale: k.paramF32('scale'),
+    softcap: k.paramF32('softcap'),
+    window: k.param('window'),
     positions,
     queryRowBytes: f.let('queryRowBytes', ptr.fromI32(i32.shl(i32.mul(nHead, headDim), 2))),
     queries: f.local('ptr', 'queries'),
@@ -116,7 +120,7 @@ function buildAttention(k: KernelBody, type: KvDtype): void {
   const ownPartials = part('partialsOffset');
   const shared = k.sharedScratch();
   const sharedPartials = f.let('sharedPartials', ptr.add(shared, ptr.fromI32(k.param('sharedPartialsOffset'))));
-  const lastPositionOf = (row: Expr<'i32'>): Expr<'i32'> => i32.load(addressAt(positions, row, 4));
+  const positionOf = (row: Expr<'i32'>): Expr<'i32'> => i32.load(addressAt(positions, row, 4));
 
   // The number of parts that a run is divided into: 1, or the chunks of the longest.
   const nParts = f.let('nParts', i32.const(1));
@@ -127,7 +131,7 @@ function buildAttention(k: KernelBody, type: KvDtype): void {
   );
   f.if(isSplit, () => {
     f.for(row, { from: 0, to: nRows }, () => {
-      const nChunks = f.let('nChunks', i32.add(i32.div_u(lastPositionOf(row), i32.const(CHUNK)), 1));
+      const nChunks = f.let('nChunks', i32.add(i32.div_u(positionOf(row), i32.const(CHUNK)), 1));
       f.if(i32.gt_s(nChunks, nParts), () => nParts.set(nChunks));
     });
   });
@@ -141,6 +145,7 @@ function buildAttention(k: KernelBody, type: KvDtype): void {
   const sequence = f.local('i32', 'sequence');
   const table = f.local('ptr', 'table');
   const lastPosition = f.local('i32', 'lastPosition');
+  const firstBlock = f.local('i32', 'firstBlock');
   const cacheOffset = f.local('ptr', 'cacheOffset');
   const attendBlock = blockAttention(k, item, type, { keys: scratch, values: part('valuesOffset') });
 
@@ -160,7 +165,11 @@ function buildAttention(k: KernelBody, type: KvDtype): void {
         const isSameRun = i32.and(i32.lt_s(row, endRow), i32.eq(i32.load(addressAt(sequences, row, 4)), sequence));
         f.while(isSameRun, () => row.set(i32.add(row, 1)));
         item.nQueries.set(i32.mul(i32.sub(row, item.firstRow), headsPerKv));
-        lastPosition.set(lastPositionOf(i32.sub(row, 1)));
+        lastPosition.set(positionOf(i32.sub(row, 1)));
+        // Positions within a run grow: what is before the window of the first row, no row sees.
+        firstBlock.set(i32.sub(i32.add(positionOf(item.firstRow), 1), item.window));
+        f.if(i32.lt_s(firstBlock, 0), () => firstBlock.set(0));
+        firstBlock.set(i32.and(firstBlock, ~(BLOCK - 1)));
         const nChunks = f.let('nChunks', i32.add(i32.div_u(lastPosition, i32.const(CHUNK)), 1));
         const chunk = f.let('chunk', partIndex);
         const endChunk = f.let('endChunk', nChunks);
@@ -177,8 +186,10 @@ function buildAttention(k: KernelBody, type: KvDtype): void {
           item.partials.set(ptr.add(runPartials, ptr.mul(ptr.fromI32(chunk), chunkBytes)));
           beginChunk(item);
           item.firstPosition.set(i32.mul(chunk, CHUNK));
-          table.set(addressAt(tables, i32.add(i32.mul(sequence, nBlockPerSeq), i32.mul(chunk, CHUNK / BLOCK)), 4));
           const endPosition = f.let('endPosition', i32.add(item.firstPosition, CHUNK - 1));
+          f.if(i32.gt_s(firstBlock, item.firstPosition), () => item.firstPosition.set(firstBlock));
+          const block = i32.div_u(item.firstPosition, i32.const(BLOCK));
+          table.set(addressAt(tables, i32.add(i32.mul(sequence, nBlockPerSeq), block), 4));
           f.if(i32.gt_s(endPosition, lastPosition), () => endPosition.set(lastPosition));
           f.while(i32.le_s(item.firstPosition, endPosition), () => {
             item.nKeys.set(i32.sub(i32.add(lastPosition, 1), item.firstPosition));
@@ -381,6 +392,8 @@ const attention = (type: KvDtype): Kernel => ({
     headDim: 'i32',
     nBlockPerSeq: 'i32',
     scale: 'f32',
+    softcap: 'f32',
+    window: 'i32',
     valuesOffset: 'i32',
     scoresOffset: 'i32',
     maximaOffset: 'i32',
@@ -389,7 +402,7 @@ const attention = (type: KvDtype): Kernel => ({
     sharedPartialsOffset: 'i32',
   },
   values({ params, inputs }: Instruction) {
-    const { nHead, nHeadKv, headDim, blockSize, scale } = params as Record<string, number>;
+    const { nHead, nHeadKv, headDim, blockSize, scale, softcap = 0, window = 0 } = params as Record<string, number>;
     assert(blockSize === BLOCK, `attention kernels work on blocks of ${BLOCK} positions, not ${blockSize}`);
     requireHeadDim(type, headDim!);
     const layout = scratchLayout(headDim!, nHead! / nHeadKv!);
@@ -400,6 +413,8 @@ const attention = (type: KvDtype): Kernel => ({
       headDim: headDim!,
       nBlockPerSeq,
       scale: scale!,
+      softcap,
+      window: window || ALL_POSITIONS,
       valuesOffset: layout.values,
       scoresOffset: layout.scores,
       maximaOffset: layout.maxima,

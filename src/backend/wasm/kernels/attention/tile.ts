@@ -5,7 +5,7 @@ import type { KvDtype } from '../../../../graph/step.ts';
 import type { Expr, Local } from '../../emit/expression.ts';
 import type { FuncRef, FunctionBuilder } from '../../emit/function-builder.ts';
 import { f32, f32x4, i32, i32x4, ptr, v128 } from '../../emit/operations.ts';
-import { expInto, maxLanes, multiplyAdd, splatF32, sumLanes } from '../floats.ts';
+import { expInto, maxLanes, multiplyAdd, softcapInto, splatF32, sumLanes } from '../floats.ts';
 import { addressAt } from '../kernel.ts';
 import type { KernelBody, KernelVariant } from '../kernel.ts';
 import { BLOCK, ELEMENT_BYTES, blockLoader } from './kv-cache.ts';
@@ -24,6 +24,10 @@ export const TILE_PARAMS = {
   headDim: 'i32',
   headsPerKv: 'i32',
   scale: 'f32',
+  /** 0: none. */
+  softcap: 'f32',
+  /** Positions that a row sees; as many as there are integers if all. */
+  window: 'i32',
   /** i32 a row of the batch. */
   positions: 'ptr',
   /** Bytes between rows of queries and results, and where the group's first head begins in a row. */
@@ -124,7 +128,9 @@ export function defineTile(
       f.exec(softmax, {
         headDim: tile.headDim,
         scores: ptr.add(tile.scores, 4 * BLOCK * i),
+        softcap: tile.softcap,
         nSeen: i32.sub(i32.add(position, 1), tile.firstPosition),
+        nPassed: i32.sub(i32.sub(i32.add(position, 1), tile.window), tile.firstPosition),
         ...partial,
       });
       return partial.sums;
@@ -202,12 +208,21 @@ function tileProducts({ f, variant }: TileBody, nQueries: number) {
   };
 }
 
-const SOFTMAX_PARAMS = { headDim: 'i32', scores: 'ptr', nSeen: 'i32', sums: 'ptr', rest: 'ptr' } as const;
+const SOFTMAX_PARAMS = {
+  headDim: 'i32',
+  scores: 'ptr',
+  softcap: 'f32',
+  nSeen: 'i32',
+  nPassed: 'i32',
+  sums: 'ptr',
+  rest: 'ptr',
+} as const;
 export type SoftmaxFunction = FuncRef<typeof SOFTMAX_PARAMS, readonly []>;
 
 /**
  * The function that turns a row of scores into e^(score − max). Of the block's positions the query sees the first
- * `nSeen`: none, some or all. When the maximum grows, what was summed so far shrinks.
+ * `nSeen`: none, some or all; of these not the first `nPassed`, which are before its window. When the maximum grows,
+ * what was summed so far shrinks.
  */
 export function defineSoftmax({ module }: KernelBody, type: KvDtype): SoftmaxFunction {
   return module.func(`attention.${type}.softmax`, { params: SOFTMAX_PARAMS, results: [] }, (f, params) => {
@@ -245,12 +260,23 @@ export function defineSoftmax({ module }: KernelBody, type: KvDtype): SoftmaxFun
       });
       f32.store(rest, f32.add(total, sumLanes(f, sum)), TOTAL);
     };
+    f.if(f32.ne(params.softcap, f32.const(0)), () => {
+      const cap = f.let('cap', f32x4.splat(params.softcap));
+      // All are read before one is written: else V8 makes no vectors of 256 bits.
+      offsets.forEach((offset, n) => score[n]!.set(v128.load(scores, offset)));
+      offsets.forEach((offset, n) => {
+        softcapInto(f, exp, score[n]!, cap);
+        v128.store(scores, exp, offset);
+      });
+    });
+    const lanes = (n: number): Expr<'v128'> => i32x4.const(4 * n, 4 * n + 1, 4 * n + 2, 4 * n + 3);
     f.if(
-      i32.ge_s(params.nSeen, BLOCK),
+      i32.and(i32.ge_s(params.nSeen, BLOCK), i32.le_s(params.nPassed, 0)),
       () => softmax(),
       () => {
         const nSeen = f.let('seen', i32x4.splat(params.nSeen));
-        softmax((n) => i32x4.gt_s(nSeen, i32x4.const(4 * n, 4 * n + 1, 4 * n + 2, 4 * n + 3)));
+        const nPassed = f.let('passed', i32x4.splat(params.nPassed));
+        softmax((n) => v128.andnot(i32x4.gt_s(nSeen, lanes(n)), i32x4.gt_s(nPassed, lanes(n))));
       },
     );
   });

@@ -3,14 +3,14 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { BLOCK_FORMATS, rowBytes } from '../../../base/dtype.ts';
-import type { DType } from '../../../base/dtype.ts';
-import { PAGE_BYTES, buildModule } from '../module.ts';
-import type { RunExports } from '../module.ts';
-import { INPUT_SLOT, OUT_SLOT, PARAM_SLOT, SLOT_BYTES } from './kernel.ts';
-import type { KernelVariant } from './kernel.ts';
+import { BLOCK_FORMATS, rowBytes } from '../../../../base/dtype.ts';
+import type { DType } from '../../../../base/dtype.ts';
+import { PAGE_BYTES, buildModule } from '../../module.ts';
+import type { RunExports } from '../../module.ts';
+import { INPUT_SLOT, OUT_SLOT, PARAM_SLOT, SLOT_BYTES } from '../kernel.ts';
+import type { KernelVariant } from '../kernel.ts';
 import { packKernelOf } from './pack.ts';
-import { SHORT_FLOAT_ROWS, groupBlockBytes } from './weights.ts';
+import { SHORT_FLOAT_ROWS, groupBlockBytes } from '../weights.ts';
 
 /** Bytes that tell where they come from. */
 const numbered = (n: number): Uint8Array => Uint8Array.from({ length: n }, (_, i) => (i * 7 + (i >> 8)) & 0x3f);
@@ -126,6 +126,9 @@ const NON_FINITE: Readonly<Record<string, [DType, number, Uint8Array, number]>> 
   'a BF16 NaN': ['BF16', 4, Uint8Array.of(0xc0, 0x7f), 6],
   'a Q8_0 scale of Infinity': ['Q8_0', 32, Uint8Array.of(0, 0x7c), 34],
   'a Q4_0 scale of NaN': ['Q4_0', 32, Uint8Array.of(0, 0xfe), 18],
+  'a Q8_K scale of NaN': ['Q8_K', 256, Uint8Array.of(0, 0, 0xc0, 0x7f), 292],
+  'a TQ1_0 scale of Infinity': ['TQ1_0', 256, Uint8Array.of(0, 0x7c), 106],
+  'an MXFP4 scale beyond f32': ['MXFP4', 32, Uint8Array.of(0xfd), 17],
   'a Q4_K scale of minima of Infinity': ['Q4_K', 256, Uint8Array.of(0, 0x7c), 146],
 };
 

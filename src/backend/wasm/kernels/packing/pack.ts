@@ -1,23 +1,26 @@
 // Packing: weights as the file stores them → groups of eight interleaved rows, as weights.ts tells. One kernel a type.
 // Floats: for each column the eight rows' values. Quantised formats: the fields of each row's block are spread over the
-// bytes of vectors, eight rows of them transposed, and the bits put together again as planes.
+// bytes of vectors, eight rows of them transposed, and the bits put together again as planes. Blocks that hold indices
+// of a grid are written out in scratch first (expand.ts).
 
-import { BLOCK_FORMATS } from '../../../base/dtype.ts';
-import type { DType } from '../../../base/dtype.ts';
-import { assert } from '../../../base/errors.ts';
-import { placeOf } from '../../../quant/block.ts';
-import type { Field, QuantizedFormat } from '../../../quant/block.ts';
-import { QUANTIZED_FORMATS } from '../../../quant/codecs.ts';
-import type { Expr, Local } from '../emit/expression.ts';
-import type { FunctionBuilder } from '../emit/function-builder.ts';
-import { i16x8, i32, i32x4, i8x16, ptr, v128 } from '../emit/operations.ts';
-import { splatI32, transpose } from './floats.ts';
-import { addressAt } from './kernel.ts';
-import type { KernelBody, KernelVariant, Routine } from './kernel.ts';
+import { BLOCK_FORMATS } from '../../../../base/dtype.ts';
+import type { DType } from '../../../../base/dtype.ts';
+import { assert } from '../../../../base/errors.ts';
+import { placeOf } from '../../../../quant/block.ts';
+import type { Field, QuantizedFormat } from '../../../../quant/block.ts';
+import { QUANTIZED_FORMATS } from '../../../../quant/codecs.ts';
+import { EXPANDED_BYTES } from '../../../../quant/grids/expansion.ts';
+import type { Expr, Local } from '../../emit/expression.ts';
+import type { FunctionBuilder } from '../../emit/function-builder.ts';
+import { i16x8, i32, i32x4, i8x16, ptr, v128 } from '../../emit/operations.ts';
+import { expandBlocks } from './expand.ts';
+import { splatI32, transpose } from '../floats.ts';
+import { addressAt } from '../kernel.ts';
+import type { KernelBody, KernelVariant, Routine } from '../kernel.ts';
 import {
   FLOAT_DTYPES,
-  HALF_ROWS_BYTES,
   SHORT_FLOAT_ROWS,
+  dBytes,
   extractBits,
   groupBlockBytes,
   headerBytes,
@@ -25,7 +28,7 @@ import {
   isBiased,
   layoutOf32,
   planesOf,
-} from './weights.ts';
+} from '../weights.ts';
 
 type Vector = Expr<'v128'>;
 
@@ -35,7 +38,8 @@ const GROUP_ROWS = 8;
 export const PACKING_OVERREAD_BYTES = 16;
 
 /**
- * A packing kernel. Operand 0 of its record is the rows, dense, whole groups of them; the result is the packed groups.
+ * A packing kernel. Operand 0 of its record is the rows, dense, whole groups of them, operand 1 the integers of the
+ * grid where there is one; the result is the packed groups.
  * `nBlocks` is that of a row; of floats, its columns. A thread takes `grain` groups at once. `isNonFinite` is set to 1
  * when a NaN or an infinity is found, which in a quantised type only a scale can be.
  */
@@ -73,6 +77,9 @@ interface Group {
   readonly nBlocks: Local<'i32'>;
   /** Lanes that are not zero have met a NaN or an infinity. */
   readonly nonFinite: Local<'v128'>;
+  readonly rowBytes: Local<'ptr'>;
+  readonly grid: Local<'ptr'>;
+  readonly scratch: Local<'ptr'>;
 }
 
 function buildPacking(body: KernelBody, dtype: DType, packGroup: (group: Group) => void): void {
@@ -80,6 +87,8 @@ function buildPacking(body: KernelBody, dtype: DType, packGroup: (group: Group) 
   const allTargets = body.out();
   const allSources = body.input(0, 'sources');
   const nBlocks = body.param('nBlocks');
+  const grid = body.input(1, 'grid');
+  const scratch = body.scratch();
   const rowBytes = f.let('rowBytes', ptr.mul(ptr.fromI32(nBlocks), BLOCK_FORMATS[dtype].blockBytes));
   const sourceBytes = f.let('sourceBytes', ptr.mul(rowBytes, GROUP_ROWS));
   const targetBytes = f.let('targetBytes', ptr.mul(ptr.fromI32(nBlocks), groupBlockBytes(dtype)));
@@ -95,7 +104,7 @@ function buildPacking(body: KernelBody, dtype: DType, packGroup: (group: Group) 
         row.set(source);
         source.set(ptr.add(source, rowBytes));
       }
-      packGroup({ f, variant, rows, target, nBlocks, nonFinite });
+      packGroup({ f, variant, rows, target, nBlocks, nonFinite, rowBytes, grid, scratch });
     });
   });
   f.if(v128.any_true(nonFinite), () => body.setParam('isNonFinite', i32.const(1)));
@@ -115,7 +124,7 @@ const EXPONENTS: Readonly<Record<(typeof FLOAT_DTYPES)[number], number>> = {
 };
 
 function packFloats(all: Group, dtype: (typeof FLOAT_DTYPES)[number]): void {
-  const size = BLOCK_FORMATS[dtype].blockBytes;
+  const size = dtype === 'F32' ? 4 : 2;
   const group = size === 2 ? { ...all, rows: SHORT_FLOAT_ROWS.map((row) => all.rows[row]!) } : all;
   const { f, rows, target, nBlocks: nColumns } = group;
   const nAtOnce = 16 / size;
@@ -145,10 +154,10 @@ function checkFinite({ nonFinite }: Group, values: Vector, dtype: (typeof FLOAT_
 }
 
 /** The value of `size` bytes that each row has at `offset`. */
-function columnOf({ f, rows }: Group, size: number, offset: number): Local<'v128'>[] {
+function columnOf({ f, rows }: Group, size: 1 | 2 | 4, offset: number): Local<'v128'>[] {
   const nLanes = 16 / size;
-  const load = size === 2 ? v128.load16_lane : v128.load32_lane;
-  const vectors = f.localArray('v128', 'column', GROUP_ROWS / nLanes);
+  const load = { 1: v128.load8_lane, 2: v128.load16_lane, 4: v128.load32_lane }[size];
+  const vectors = f.localArray('v128', 'column', Math.ceil(GROUP_ROWS / nLanes));
   rows.forEach((row, r) => {
     const v = vectors[Math.floor(r / nLanes)]!;
     v.set(load(row, v, r % nLanes, offset));
@@ -169,11 +178,16 @@ function interleave(f: FunctionBuilder, rows: readonly Local<'v128'>[], isQuads:
 
 // Quantised formats.
 
-function packBlocks(group: Group, format: QuantizedFormat): void {
-  const { f, nBlocks } = group;
+function packBlocks(file: Group, format: QuantizedFormat): void {
+  const { f, nBlocks, scratch } = file;
   const { blockElements, blockBytes } = BLOCK_FORMATS[format.dtype];
+  const { expansion } = format;
+  const group = expansion
+    ? { ...file, rows: file.rows.map((_, r) => f.let('expanded', ptr.add(scratch, r * EXPANDED_BYTES))) }
+    : file;
   const left = f.let('left', nBlocks);
   f.while(left, () => {
+    if (expansion) expandBlocks({ ...file, block: file.rows[0]! }, expansion, format.bits);
     packHeader(group, format);
     const scales = packedScales(group, format);
     for (let part = 0; 32 * part < blockElements; part++) {
@@ -181,17 +195,30 @@ function packBlocks(group: Group, format: QuantizedFormat): void {
       if (scales) storeScales(group, format, scales[part]!, at);
       packPlanes(group, format, part, at);
     }
-    moveOn(group, blockBytes, groupBlockBytes(format.dtype));
+    moveOn(file, blockBytes, groupBlockBytes(format.dtype));
     left.set(i32.sub(left, 1));
   });
 }
 
-function packHeader(group: Group, { dAt, dMinAt, hasMinima }: QuantizedFormat): void {
-  (hasMinima ? [dAt, dMinAt!] : [dAt]).forEach((at, i) => {
-    const [halves] = columnOf(group, 2, at) as [Local<'v128'>];
-    checkFinite(group, halves, 'F16');
-    v128.store(group.target, halves, i * HALF_ROWS_BYTES);
+/** Powers of two beyond this make infinities of some levels. */
+const EXPONENT_MAX = 252;
+
+function packHeader(group: Group, format: QuantizedFormat): void {
+  const { dAt, dMinAt, hasMinima, dType = 'F16' } = format;
+  const { target, nonFinite } = group;
+  const size = dBytes(format);
+  columnOf(group, size, dAt).forEach((v, i) => {
+    if (dType === 'E8M0') {
+      nonFinite.set(v128.or(nonFinite, i8x16.gt_u(v, splatI32(EXPONENT_MAX * 0x01010101))));
+      return v128.store64_lane(target, v, 0);
+    }
+    checkFinite(group, v, dType);
+    v128.store(target, v, 16 * i);
   });
+  if (!hasMinima) return;
+  const [minima] = columnOf(group, 2, dMinAt!) as [Local<'v128'>];
+  checkFinite(group, minima, 'F16');
+  v128.store(target, minima, GROUP_ROWS * size);
 }
 
 /** For each 32 columns of the block, pairs of bytes of the eight rows: two scales, or scale and minimum. */
@@ -279,11 +306,22 @@ function gather(
         block,
         places.map((place) => (place?.bit === bit ? place.byte : undefined)),
       );
+      if (field.width === 'trit') return extractTrits(bytes, bit);
       return field.width === 8 ? bytes : extractBits(bytes, bit, field.to ?? 0, field.width);
     });
   });
   const all = others ? [others, ...parts] : parts;
   result.set(all.reduce((a, b) => v128.or(a, b)));
+}
+
+/** Ternary digit `digit` of every byte. The digit begins the low byte of the product as a fraction of 256. */
+function extractTrits(bytes: Vector, digit: number): Vector {
+  const splat = (x: number): Vector => splatI32(x * 0x00010001);
+  const halves = [i16x8.extend_low_i8x16_u(bytes), i16x8.extend_high_i8x16_u(bytes)].map((words) => {
+    const fraction = v128.and(i16x8.mul(words, splat(3 ** digit)), splat(255));
+    return i16x8.shr_u(i16x8.mul(fraction, splat(3)), 8);
+  });
+  return i8x16.narrow_i16x8_u(halves[0]!, halves[1]!);
 }
 
 /** Sixteen bytes of a block, each from a place of its own, not more than sixteen apart. */

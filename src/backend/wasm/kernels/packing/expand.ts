@@ -1,0 +1,79 @@
+// Writes out the blocks of eight rows that hold indices of a grid, as quant/grids/expansion.ts describes it, so that
+// they can be packed as all others are. Emits into the packing kernel.
+
+import { EXPANDED_BYTES, EXPANDED_QUANTS_AT, EXPANDED_SCALES_AT } from '../../../../quant/grids/expansion.ts';
+import type { BitField, Expansion } from '../../../../quant/grids/expansion.ts';
+import type { Expr, Local } from '../../emit/expression.ts';
+import type { FunctionBuilder } from '../../emit/function-builder.ts';
+import { i32, i8x16, ptr, v128 } from '../../emit/operations.ts';
+import { splatI32 } from '../floats.ts';
+import { addressAt } from '../kernel.ts';
+
+interface Rows {
+  readonly f: FunctionBuilder;
+  /** Address of the first row's block; the others' are `rowBytes` apart. */
+  readonly block: Local<'ptr'>;
+  readonly rowBytes: Local<'ptr'>;
+  readonly grid: Local<'ptr'>;
+  /** Address of eight times `EXPANDED_BYTES`. */
+  readonly scratch: Local<'ptr'>;
+}
+
+const GROUP_ROWS = 8;
+
+export function expandBlocks({ f, block, rowBytes, grid, scratch }: Rows, expansion: Expansion, bits: number): void {
+  const { d, scales, nScales, indices, signs, signKind } = expansion;
+  const { width } = expansion.grid;
+  const source = f.let('source', block);
+  const target = f.let('expandedRow', scratch);
+  const out = f.local('ptr', 'tuple');
+  const [i, integer] = [f.local('i32', 'i'), f.local('i32', 'integer')];
+  const [tuple, mask] = [f.local('v128', 'tuple'), f.local('v128', 'signMask')];
+  const eachBit = i8x16.const(...Array.from({ length: 16 }, (_, lane) => (lane < 8 ? 1 << lane : 0)));
+  const highest = splatI32((1 << (bits - 1)) * 0x01010101);
+  f.for(f.local('i32', 'row'), { from: 0, to: GROUP_ROWS }, () => {
+    i.set(0);
+    readInteger(f, integer, d, source, i);
+    i32.store16(target, integer);
+    f.for(i, { from: 0, to: nScales }, () => {
+      readInteger(f, integer, scales, source, i);
+      i32.store8(addressAt(target, i, 1), i32.add(i32.shl(integer, 1), 1), EXPANDED_SCALES_AT);
+    });
+    f.for(i, { from: 0, to: 256 / width }, () => {
+      readInteger(f, integer, indices, source, i);
+      out.set(addressAt(target, i, width));
+      tuple.set((width === 8 ? v128.load64_zero : v128.load32_zero)(addressAt(grid, integer, width)));
+      (width === 8 ? v128.store64_lane : v128.store32_lane)(out, tuple, 0, EXPANDED_QUANTS_AT);
+    });
+    f.for(i, { from: 0, to: 256 / 8 }, () => {
+      readInteger(f, integer, signs, source, i);
+      if (signKind === 'even') integer.set(i32.or(integer, i32.shl(i32.and(i32.popcnt(integer), 1), 7)));
+      if (signKind === 'one') integer.set(i32.sub(0, integer));
+      mask.set(v128.and(i8x16.splat(integer), eachBit));
+      out.set(addressAt(target, i, 8));
+      tuple.set(v128.load64_zero(out, EXPANDED_QUANTS_AT));
+      const sign = v128.and(i8x16.eq(mask, eachBit), highest);
+      v128.store64_lane(out, v128.or(tuple, sign), 0, EXPANDED_QUANTS_AT);
+    });
+    source.set(ptr.add(source, rowBytes));
+    target.set(ptr.add(target, EXPANDED_BYTES));
+  });
+}
+
+/** Sets `result` to integer `i` of the block at `source`. Two bytes are read for each of its fields. */
+function readInteger(
+  f: FunctionBuilder,
+  result: Local<'i32'>,
+  fields: readonly BitField[],
+  source: Local<'ptr'>,
+  i: Local<'i32'>,
+): void {
+  const parts = fields.map(({ bit, width, stride, each = 1, innerStride = 0, to = 0 }): Expr<'i32'> => {
+    const outer = each === 1 ? i : i32.div_u(i, each);
+    const inner = i32.mul(i32.and(i, each - 1), innerStride);
+    const place = f.let('bit', i32.add(i32.add(i32.mul(outer, stride), inner), bit));
+    const word = i32.load16_u(addressAt(source, i32.shr_u(place, 3), 1));
+    return i32.shl(i32.and(i32.shr_u(word, i32.and(place, 7)), (1 << width) - 1), to);
+  });
+  result.set(parts.reduce((a, b) => i32.or(a, b)));
+}

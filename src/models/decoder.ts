@@ -1,0 +1,134 @@
+// What most architectures are: a stack of layers of attention and a feed-forward part, which differ in the few things
+// that `Differences` names. An architecture's own file says which of them it has, as data.
+
+import { stepInputs } from '../graph/step.ts';
+import type { ProgramLimits } from '../graph/step.ts';
+import { Graph } from '../graph/tensor.ts';
+import type { Tensor } from '../graph/tensor.ts';
+import type { Gguf } from '../gguf/reader.ts';
+import { MultiHeadAttention } from '../nn/attention.ts';
+import { Embedding, Linear } from '../nn/linear.ts';
+import { GatedMLP, MLP } from '../nn/mlp.ts';
+import { LayerNorm, RMSNorm } from '../nn/norm.ts';
+import type { RopeConfig } from '../nn/rope.ts';
+import { splitRows, weightsOf } from './model.ts';
+import type { Architecture, ModelDefinition, ParameterReader } from './model.ts';
+import { readDecoder } from './parameters.ts';
+import type { DecoderParameters } from './parameters.ts';
+
+/** All have defaults: llama's. */
+export interface Differences {
+  /** LayerNorm has biases, and a key of its own for its epsilon. Default RMSNorm. */
+  readonly norm?: 'rms' | 'layer';
+  /** Where norms are: before attention and the feed-forward part, behind them, or both. Default `before`. */
+  readonly norms?: 'before' | 'behind' | 'both';
+  /** The feed-forward part reads what attention reads (`shared`), or with a norm of its own. Default: after it. */
+  readonly parallel?: 'shared' | 'ownNorm';
+  /** Pairs of rotary positions. Default `interleaved`. */
+  readonly pairing?: RopeConfig['pairing'];
+  /** RMSNorm of queries and keys, of each head or of the whole row. Default none. */
+  readonly qkNorm?: 'head' | 'row';
+  /** Default `silu`. */
+  readonly activation?: 'silu' | 'gelu';
+  /** Whether the feed-forward part has a gate. Default true. */
+  readonly isGated?: boolean;
+  /** Of scores. Default 1 / √headDim. */
+  readonly attentionScale?: number;
+  /** Scores are capped to ± this, softly. Default not at all. */
+  readonly attentionSoftcap?: number;
+  readonly logitSoftcap?: number;
+  /** What embeddings, the parts that a layer adds, and logits are multiplied by. Default 1. */
+  readonly embeddingScale?: number;
+  readonly residualScale?: number;
+  readonly logitScale?: number;
+  /** The rotation of a layer, given the file's. undefined: this layer does not see positions. Default: the file's. */
+  readonly ropeOf?: (layer: number, rope: RopeConfig) => RopeConfig | undefined;
+  /** Positions that a layer sees, the present one included. undefined: all. */
+  readonly windowOf?: (layer: number) => number | undefined;
+}
+
+/** An architecture that is a decoder with these differences. */
+export function decoder(
+  differencesOf: (p: DecoderParameters, read: ParameterReader, gguf: Gguf) => Differences = () => ({}),
+): Architecture {
+  return async (file) => {
+    const p = await readDecoder(file);
+    const differences = differencesOf(p, p.read, file);
+    const gguf = splitFused(file, p, differences);
+    const normEps = p.read.nonNegative(`attention.layer_norm_${differences.norm === 'layer' ? '' : 'rms_'}epsilon`);
+    const definition: ModelDefinition = {
+      hyperParameters: p.hyperParameters,
+      gguf,
+      buildGraph: (limits) => buildDecoder(gguf, p, { ...differences, normEps }, limits),
+    };
+    return definition;
+  };
+}
+
+/** Projections that some files hold in one matrix, apart: the graph has them so. */
+function splitFused(file: Gguf, { hyperParameters: p }: DecoderParameters, { isGated = true }: Differences): Gguf {
+  const nKv = p.nHeadKv * p.headDim;
+  const gguf = splitRows(file, 'attn_qkv', { attn_q: p.nHead * p.headDim, attn_k: nKv, attn_v: nKv });
+  const hasGate = !isGated || gguf.tensors.has('blk.0.ffn_gate.weight');
+  return hasGate ? gguf : splitRows(gguf, 'ffn_up', { ffn_gate: p.nFf, ffn_up: p.nFf });
+}
+
+function buildDecoder(
+  gguf: Gguf,
+  { hyperParameters: p, ropeFor }: DecoderParameters,
+  d: Differences & { readonly normEps: number },
+  limits: ProgramLimits,
+): Graph {
+  const graph = new Graph();
+  const weights = weightsOf(gguf, graph);
+  const step = stepInputs(graph, limits);
+  const { norms = 'before', isGated = true } = d;
+  const Norm = d.norm === 'layer' ? LayerNorm : RMSNorm;
+  const norm = (x: Tensor, weight: string, name: string): Tensor =>
+    new Norm(weights.scope(weight), p.nEmbd, d.normEps).forward(x, name);
+  const scaled = (x: Tensor, factor: number | undefined, name: string): Tensor =>
+    factor === undefined || factor === 1 ? x : graph.apply('scale', [x], { factor }, name);
+  const rope = { pairing: 'interleaved', ...(d.pairing && { pairing: d.pairing }), ...ropeFor(limits.nCtx) } as const;
+
+  const embedding = new Embedding(weights.scope('token_embd'), p.nVocab, p.nEmbd).forward(step.tokens, 'embedding');
+  let x = scaled(embedding, d.embeddingScale, 'embeddingScaled');
+  for (let layer = 0; layer < p.nLayer; layer++) {
+    const name = `blk.${layer}`;
+    const scope = weights.scope(name);
+    /** What a part of the layer adds to the residual stream. */
+    const added = (part: Tensor, weight: string, kind: string): Tensor => {
+      const normed = norms === 'before' ? part : norm(part, `${name}.${weight}`, `${name}.${kind}PostNorm`);
+      return scaled(normed, d.residualScale, `${name}.${kind}Scaled`);
+    };
+    const attention = new MultiHeadAttention(
+      scope,
+      {
+        ...p,
+        rope: d.ropeOf ? d.ropeOf(layer, rope) : rope,
+        qkNorm: d.qkNorm && { kind: d.qkNorm, eps: d.normEps },
+        scale: d.attentionScale,
+        softcap: d.attentionSoftcap,
+        window: d.windowOf?.(layer),
+      },
+      limits.nCtx,
+    );
+    const seen = norms === 'behind' ? x : norm(x, `${name}.attn_norm`, `${name}.attnNorm`);
+    const attended = added(attention.forward(seen, step, { layer, limits }, name), 'post_attention_norm', 'attn');
+    const between = graph.apply('add', [attended, x], {}, `${name}.attnResidual`);
+
+    const read = d.parallel ? x : between;
+    const isNormed = d.parallel !== 'shared' && norms !== 'behind';
+    const input = isNormed ? norm(read, `${name}.ffn_norm`, `${name}.ffnNorm`) : d.parallel ? seen : read;
+    const mlp = new (isGated ? GatedMLP : MLP)(scope, p.nEmbd, p.nFf, {}, d.activation ?? (isGated ? 'silu' : 'gelu'));
+    x = graph.apply('add', [added(mlp.forward(input, name), 'post_ffw_norm', 'ffn'), between], {}, `${name}.residual`);
+  }
+  const wanted = graph.apply('gatherRows', [x, step.outputRows], {}, 'wanted');
+  const output = weights.has('output.weight') ? 'output' : 'token_embd';
+  const last = new Linear(weights.scope(output), p.nEmbd, p.nVocab);
+  const normed = norm(wanted, 'output_norm', 'outputNorm');
+  const { logitSoftcap: cap } = d;
+  const hasMore = cap || (d.logitScale ?? 1) !== 1;
+  const logits = scaled(last.forward(normed, hasMore ? 'rawLogits' : 'logits'), d.logitScale, 'logitsScaled');
+  graph.output(cap ? graph.apply('softcap', [logits], { cap }, 'logits') : logits);
+  return graph;
+}

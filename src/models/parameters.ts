@@ -1,0 +1,103 @@
+// What decoders read from a file whatever their architecture: counts, heads, rotary positions.
+
+import { GgufError, UnsupportedError } from '../base/errors.ts';
+import { readTensorBytes } from '../gguf/reader.ts';
+import type { Gguf } from '../gguf/reader.ts';
+import type { RopeConfig } from '../nn/rope.ts';
+import { parametersOf, tensorOf } from './model.ts';
+import type { HyperParameters, ParameterReader } from './model.ts';
+
+export interface DecoderParameters {
+  readonly hyperParameters: HyperParameters;
+  /** Reads further keys. */
+  readonly read: ParameterReader;
+  /** Rotary positions for a context of that many; which elements are pairs is the architecture's affair. */
+  readonly ropeFor: (nCtx: number) => Omit<RopeConfig, 'pairing'>;
+}
+
+export async function readDecoder(gguf: Gguf): Promise<DecoderParameters> {
+  const architecture = gguf.metadata.getString('general.architecture');
+  const read = parametersOf(gguf, architecture);
+  const { count } = read;
+  const nEmbd = count('embedding_length');
+  const nHead = count('attention.head_count');
+  const nHeadKv = count('attention.head_count_kv', nHead);
+  const headDim = count('attention.key_length', Math.ceil(nEmbd / nHead));
+  const nRot = count('rope.dimension_count', headDim);
+  requireEvenHeads(gguf, architecture, { nEmbd, nHead, nHeadKv, headDim, nRot });
+  if (gguf.metadata.getNumber(`${architecture}.expert_count`, 0) > 0) throw unsupported(gguf, 'a mixture of experts');
+  const hyperParameters = {
+    architecture,
+    nVocab: gguf.tensors.get('token_embd.weight')?.shape[0] ?? count('vocab_size'),
+    nEmbd,
+    nLayer: count('block_count'),
+    nHead,
+    nHeadKv,
+    headDim,
+    nFf: count('feed_forward_length'),
+    nCtxTrain: count('context_length'),
+  };
+  return { hyperParameters, read, ropeFor: await readRope(gguf, read, hyperParameters, nRot) };
+}
+
+export function unsupported(gguf: Gguf, what: string): UnsupportedError {
+  return new UnsupportedError('UNSUPPORTED_FEATURE', `${gguf.source.name}: ${what} is not supported yet`);
+}
+
+function requireEvenHeads(
+  { metadata, source }: Gguf,
+  architecture: string,
+  p: { nEmbd: number; nHead: number; nHeadKv: number; headDim: number; nRot: number },
+): void {
+  const isSplitEvenly = metadata.has(`${architecture}.attention.key_length`) || p.nEmbd % p.nHead === 0;
+  if (p.nHead % p.nHeadKv === 0 && isSplitEvenly && p.nRot <= p.headDim && p.nRot % 2 === 0) return;
+  throw new GgufError(
+    'GGUF_INVALID',
+    `${source.name}: heads do not divide: embedding ${p.nEmbd}, heads ${p.nHead}, key-value heads ${p.nHeadKv}, ` +
+      `rotary dimensions ${p.nRot}`,
+  );
+}
+
+/** As in llama.cpp, a file that names a factor and no kind of scaling means linear. */
+async function readRope(
+  gguf: Gguf,
+  { count, positive }: ParameterReader,
+  { architecture, headDim, nCtxTrain }: HyperParameters,
+  nRot: number,
+): Promise<DecoderParameters['ropeFor']> {
+  const scaling = gguf.metadata.getString(`${architecture}.rope.scaling.type`, 'linear');
+  if (!['none', 'linear', 'yarn', 'longrope'].includes(scaling)) {
+    throw unsupported(gguf, `RoPE scaling "${scaling}" (none, linear, yarn and longrope are)`);
+  }
+  // The key of a factor in old files.
+  const factor = scaling === 'none' ? 1 : positive('rope.scaling.factor', positive('rope.scale_linear', 1));
+  const nCtxOrig = count('rope.scaling.original_context_length', nCtxTrain);
+  const rope = {
+    headDim,
+    nRot,
+    freqBase: positive('rope.freq_base', 10000),
+    freqScale: 1 / factor,
+    attnFactor: positive('rope.scaling.attn_factor', 1),
+    yarn: scaling === 'yarn' ? { nCtxOrig } : undefined,
+  };
+  const read = (name: string): Promise<Float32Array | undefined> => readFreqFactors(gguf, `${name}.weight`, nRot / 2);
+  const [all, short, long] = [
+    await read('rope_freqs'),
+    await read('rope_factors_short'),
+    await read('rope_factors_long'),
+  ];
+  return (nCtx) => ({ ...rope, freqFactors: all ?? (nCtx > nCtxOrig ? long : short) });
+}
+
+/** What Llama 3.1 and later, and Phi-3 for long contexts, divide each frequency by, where the file has it. */
+async function readFreqFactors(gguf: Gguf, name: string, nPair: number): Promise<Float32Array | undefined> {
+  if (!gguf.tensors.has(name)) return undefined;
+  const info = tensorOf(gguf, name, [nPair]);
+  if (info.dtype !== 'F32') throw unsupported(gguf, `tensor "${name}" in ${info.dtype} (F32 is)`);
+  const view = new DataView((await readTensorBytes(gguf, info)).buffer);
+  const factors = Float32Array.from({ length: nPair }, (_, pair) => view.getFloat32(4 * pair, true));
+  const bad = factors.find((factor) => !(factor > 0 && factor < Infinity));
+  if (bad === undefined) return factors;
+  const message = `${gguf.source.name}: tensor "${name}" expected positive numbers, got ${bad}`;
+  throw new GgufError('GGUF_INVALID', message, { tensor: name });
+}

@@ -1,0 +1,8 @@
+// Qwen. As llama, with NeoX's pairs of rotary positions; Qwen 2 has biases of queries, keys and values, Qwen 3 has
+// norms of each head of queries and keys instead.
+
+import { decoder } from './decoder.ts';
+
+export const qwen2 = decoder(() => ({ pairing: 'halves' }));
+
+export const qwen3 = decoder(() => ({ pairing: 'halves', qkNorm: 'head' }));

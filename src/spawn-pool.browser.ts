@@ -1,0 +1,9 @@
+// Starts a thread of the pool, in a page or in the engine's worker. Apart from what threads import: a bundler follows
+// the URL wherever it stands.
+
+import type { WorkerHandle } from './base/platform.ts';
+import { spawn } from './spawn.browser.ts';
+
+/** Bundlers know a worker by these very words. */
+export const spawnPoolThread = (): WorkerHandle =>
+  spawn(() => new Worker(new URL('./backend/wasm/pool-thread.ts', import.meta.url), { type: 'module' }));

@@ -1,0 +1,213 @@
+// Random-weight files of the architectures that are decoders (src/models/decoder.ts), which llama.cpp loads too. What
+// a file of each has that others have not stands here as data, apart from what the code that reads it believes.
+
+import { writeGguf } from '../src/gguf/writer.ts';
+import type { MetadataEntry } from '../src/gguf/value-types.ts';
+import type { DType } from '../src/base/dtype.ts';
+import { f32, generalEntries, randomTensorsOf, text, u32, vocabularyOf } from './random-model.ts';
+import type { Entries } from './random-model.ts';
+
+export interface DecoderShape {
+  readonly seed: number;
+  readonly dtype: DType;
+  readonly nLayer: number;
+  readonly nEmbd: number;
+  readonly nHead: number;
+  readonly nHeadKv: number;
+  readonly headDim: number;
+  readonly nFf: number;
+  readonly nVocab: number;
+  readonly nCtx: number;
+}
+
+export interface FileKind {
+  readonly architecture: string;
+  readonly isTied?: boolean;
+  /** Kinds of norms before and behind, with biases or not. */
+  readonly norm?: 'rms' | 'layer';
+  /** Names of a layer's norms of nEmbd. */
+  readonly layerNorms?: readonly string[];
+  /** Width of the norms of queries and keys. */
+  readonly qkNorm?: 'head' | 'row';
+  readonly biases?: readonly string[];
+  /** One matrix for queries, keys and values; one for gate and up. */
+  readonly isQkvFused?: boolean;
+  readonly ffn?: 'gated' | 'fused' | 'plain';
+  /** Part of a head that is rotated. Default all. */
+  readonly rotated?: number;
+  /** Keys after the architecture's name. */
+  readonly metadata?: (shape: DecoderShape) => Readonly<Record<string, MetadataEntry>>;
+  /** Short and long factors of rotary frequencies. */
+  readonly hasRopeFactors?: boolean;
+}
+
+const PARTS = ['attn_q', 'attn_k', 'attn_v', 'attn_output', 'ffn_gate', 'ffn_up', 'ffn_down'] as const;
+const QKV_BIASES = ['attn_q', 'attn_k', 'attn_v'];
+const ALL_NORMS = ['attn_norm', 'post_attention_norm', 'ffn_norm', 'post_ffw_norm'];
+const WINDOW = u32(40);
+
+/** By what the test calls it: the architecture, and which of its variants. */
+export const FILE_KINDS: Readonly<Record<string, FileKind>> = {
+  qwen2: { architecture: 'qwen2', biases: QKV_BIASES },
+  'qwen2, tied': { architecture: 'qwen2', biases: QKV_BIASES, isTied: true },
+  qwen3: { architecture: 'qwen3', qkNorm: 'head' },
+  gemma: { architecture: 'gemma', isTied: true },
+  gemma2: {
+    architecture: 'gemma2',
+    isTied: true,
+    layerNorms: ALL_NORMS,
+    metadata: () => ({
+      'attention.sliding_window': WINDOW,
+      attn_logit_softcapping: f32(2),
+      final_logit_softcapping: f32(3),
+    }),
+  },
+  gemma3: {
+    architecture: 'gemma3',
+    isTied: true,
+    layerNorms: ALL_NORMS,
+    qkNorm: 'head',
+    metadata: () => ({
+      'attention.sliding_window': WINDOW,
+      'rope.freq_base': f32(1e6),
+      'rope.scaling.type': text('linear'),
+      'rope.scaling.factor': f32(8),
+    }),
+  },
+  'phi3 beyond its original context': {
+    architecture: 'phi3',
+    isQkvFused: true,
+    ffn: 'fused',
+    hasRopeFactors: true,
+    metadata: () => ({
+      'attention.sliding_window': WINDOW,
+      'rope.scaling.original_context_length': u32(64),
+      'rope.scaling.attn_factor': f32(1.2),
+    }),
+  },
+  'phi3 within its original context': {
+    architecture: 'phi3',
+    isQkvFused: true,
+    ffn: 'fused',
+    hasRopeFactors: true,
+    rotated: 0.75,
+    metadata: () => ({ 'rope.scaling.original_context_length': u32(4096) }),
+  },
+  stablelm: { architecture: 'stablelm', norm: 'layer', rotated: 0.25, biases: QKV_BIASES },
+  'stablelm in parallel': { architecture: 'stablelm', norm: 'layer', rotated: 0.25, layerNorms: ['attn_norm'] },
+  starcoder2: { architecture: 'starcoder2', norm: 'layer', ffn: 'plain', biases: PARTS },
+  olmo2: { architecture: 'olmo2', qkNorm: 'row', layerNorms: ['post_attention_norm', 'post_ffw_norm'] },
+  granite: {
+    architecture: 'granite',
+    metadata: () => ({
+      embedding_scale: f32(12),
+      residual_scale: f32(0.22),
+      'attention.scale': f32(0.1),
+      logit_scale: f32(1.5),
+    }),
+  },
+  smollm3: { architecture: 'smollm3' },
+  phi2: {
+    architecture: 'phi2',
+    norm: 'layer',
+    ffn: 'plain',
+    rotated: 0.5,
+    layerNorms: ['attn_norm'],
+    biases: [...PARTS, 'output'],
+    isQkvFused: true,
+  },
+  gptneox: {
+    architecture: 'gptneox',
+    norm: 'layer',
+    ffn: 'plain',
+    rotated: 0.25,
+    biases: PARTS,
+    isQkvFused: true,
+    metadata: () => ({ use_parallel_residual: { type: 'bool', value: true } }),
+  },
+  'gptneox in sequence': {
+    architecture: 'gptneox',
+    norm: 'layer',
+    ffn: 'plain',
+    rotated: 0.25,
+    biases: PARTS,
+    isQkvFused: true,
+    metadata: () => ({ use_parallel_residual: { type: 'bool', value: false } }),
+  },
+};
+
+/** The bytes of a file. */
+export function randomDecoderGguf(kind: FileKind, shape: DecoderShape): Uint8Array<ArrayBuffer> {
+  return writeGguf({ metadata: metadataOf(kind, shape), tensors: tensorsOf(kind, shape) });
+}
+
+const rotatedOf = ({ rotated = 1 }: FileKind, { headDim }: DecoderShape): number =>
+  2 * Math.round((headDim * rotated) / 2);
+
+function metadataOf(kind: FileKind, shape: DecoderShape): Entries {
+  const { architecture, norm } = kind;
+  const own: Record<string, MetadataEntry> = {
+    block_count: u32(shape.nLayer),
+    context_length: u32(shape.nCtx),
+    embedding_length: u32(shape.nEmbd),
+    feed_forward_length: u32(shape.nFf),
+    'attention.head_count': u32(shape.nHead),
+    'attention.head_count_kv': u32(shape.nHeadKv),
+    [`attention.layer_norm_${norm === 'layer' ? '' : 'rms_'}epsilon`]: f32(1e-5),
+    'rope.dimension_count': u32(rotatedOf(kind, shape)),
+    'rope.freq_base': f32(10_000),
+    ...kind.metadata?.(shape),
+  };
+  if (shape.headDim * shape.nHead !== shape.nEmbd) {
+    own['attention.key_length'] = u32(shape.headDim);
+    own['attention.value_length'] = u32(shape.headDim);
+  }
+  return [
+    ...generalEntries(architecture, shape),
+    ...Object.entries(own).map(([key, entry]): Entries[number] => [`${architecture}.${key}`, entry]),
+    ...vocabularyOf(shape),
+  ];
+}
+
+function tensorsOf(kind: FileKind, shape: DecoderShape) {
+  const { nEmbd, nHead, nHeadKv, headDim, nFf, nVocab, nLayer } = shape;
+  const { biases = [], layerNorms = ['attn_norm', 'ffn_norm'], ffn = 'gated' } = kind;
+  const { tensors, matrix, vector } = randomTensorsOf(shape);
+  const norm = (name: string, n = nEmbd, type = kind.norm): void => {
+    vector(`${name}.weight`, n, 1);
+    if (type === 'layer') vector(`${name}.bias`, n, 0);
+  };
+  const linear = (name: string, part: string, nOut: number, nIn: number): void => {
+    matrix(name, nOut, nIn);
+    if (biases.includes(part)) vector(`${name}.bias`, nOut, 0);
+  };
+  const [nQ, nKv] = [nHead * headDim, nHeadKv * headDim];
+  matrix('token_embd', nVocab, nEmbd);
+  for (let layer = 0; layer < nLayer; layer++) {
+    const name = (part: string): string => `blk.${layer}.${part}`;
+    for (const each of layerNorms) norm(name(each));
+    if (kind.isQkvFused) {
+      linear(name('attn_qkv'), 'attn_q', nQ + 2 * nKv, nEmbd);
+    } else {
+      linear(name('attn_q'), 'attn_q', nQ, nEmbd);
+      linear(name('attn_k'), 'attn_k', nKv, nEmbd);
+      linear(name('attn_v'), 'attn_v', nKv, nEmbd);
+    }
+    if (kind.qkNorm) {
+      norm(name('attn_q_norm'), kind.qkNorm === 'head' ? headDim : nQ, 'rms');
+      norm(name('attn_k_norm'), kind.qkNorm === 'head' ? headDim : nKv, 'rms');
+    }
+    linear(name('attn_output'), 'attn_output', nEmbd, nQ);
+    if (ffn === 'gated') linear(name('ffn_gate'), 'ffn_gate', nFf, nEmbd);
+    linear(name('ffn_up'), 'ffn_up', ffn === 'fused' ? 2 * nFf : nFf, nEmbd);
+    linear(name('ffn_down'), 'ffn_down', nEmbd, nFf);
+  }
+  norm('output_norm');
+  if (!kind.isTied) linear('output', 'output', nVocab, nEmbd);
+  if (kind.hasRopeFactors) {
+    const n = rotatedOf(kind, shape) / 2;
+    vector('rope_factors_short.weight', n, 1.3);
+    vector('rope_factors_long.weight', n, 3);
+  }
+  return tensors;
+}
