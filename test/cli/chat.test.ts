@@ -108,27 +108,35 @@ test('the oldest messages are forgotten when the context is full, or nothing is 
   assert.match(stops.stderr, /^smallmind: the conversation takes \d+ tokens and the context holds 64/m);
 });
 
-for (const [name, input, says] of [
-  ['an unknown command', '/nope', /there is no command \/nope; \/help lists them/],
-  ['a command without its file', '/save', /expected \/save FILE/],
-  ['a command with too much', '/exit now', /expected \/exit;/],
-  ['a file that is not there', '/load none.json', /none\.json: no such file; check the path/],
-  ['a file that is no JSON', `/load ${plain}`, /plain\.gguf is no JSON file of messages: /],
-  ['a file of something else', `/load ${writeScratch('else.json', 'null')}`, /else\.json is no JSON file of messages/],
-  ['a folder that is not there', '/save none/a.json', /could not be written: the folder does not exist/],
-  ['no answer to give again', '/regenerate', /there is no answer to give again/],
-  ['a message that is too long', 'a '.repeat(80), /the conversation takes \d+ tokens .* \/clear|holds 64/],
-  ['a message that the template refuses', 'refuse', /chat template says: I do not like it/],
-] as const) {
-  test(`${name} is one line, and the conversation goes on`, async () => {
-    const { code, stdout, stderr } = await chat(`${input}\na\n`);
-    assert.match(stderr, /^smallmind: [^\n]+\n\(cut off at --max-tokens\)\n$/);
-    assert.match(stderr, says);
-    assert.doesNotMatch(stderr, /please report/);
-    assert.equal(stdout, `${await expectedAnswers(['a'])}\n`);
-    assert.equal(code, 1);
-  });
-}
+test('a mistake is one line, and the conversation goes on', async () => {
+  const mistakes: readonly (readonly [message: string, says: RegExp])[] = [
+    ['/nope', /there is no command \/nope; \/help lists them/],
+    ['/save', /expected \/save FILE/],
+    ['/exit now', /expected \/exit;/],
+    ['/load none.json', /none\.json: no such file; check the path/],
+    [`/load ${plain}`, /plain\.gguf is no JSON file of messages: /],
+    [
+      `/load ${writeScratch('else.json', 'null')}`,
+      /else\.json is no JSON file of messages: "messages" expected a list/,
+    ],
+    ['/save none/a.json', /could not be written: the folder does not exist/],
+    ['/regenerate', /there is no answer to give again/],
+    ['a '.repeat(80), /the conversation takes \d+ tokens and the context holds 64/],
+    ['refuse', /chat template says: I do not like it/],
+  ];
+  const { code, stdout, stderr } = await chat(
+    [...mistakes.map(([message]) => message), '/etc/hosts is a file\n'].join('\n'),
+  );
+  const lines = stderr.trimEnd().split('\n');
+  for (const [i, [message, says]] of mistakes.entries()) {
+    assert.match(lines[i]!, /^smallmind: /, message);
+    assert.match(lines[i]!, says);
+    assert.doesNotMatch(lines[i]!, /please report/);
+  }
+  assert.deepEqual(lines.slice(mistakes.length), ['(cut off at --max-tokens)']);
+  assert.equal(stdout, `${await expectedAnswers(['/etc/hosts is a file'])}\n`);
+  assert.equal(code, 1);
+});
 
 for (const [name, args, says] of [
   ['a model without a template', [plain], /no chat template.* with --template: chatml.*; see "smallmind chat --help"/],
