@@ -31,6 +31,18 @@ for (const thread of THREADS) {
       assert.equal(chat.forgotten, 0);
     });
 
+    test('speaks by the template of its file, unless it is given another', async () => {
+      const chatTemplate = '{% for m in messages %}{{ m.role }}: {{ m.content }};{% endfor %}';
+      await using model = await loadModel(smallModel({ chatTemplate }), { thread });
+      const { text, tokens } = await model.applyChatTemplate([{ role: 'user', content: 'Hi' }]);
+      assert.equal(text, 'user: Hi;');
+      const own = await model.chat().send('Hi', GREEDY).result;
+      assert.equal(own.promptTokens, tokens.length);
+      assert.equal(own.text, (await model.generate(tokens, GREEDY).result).text);
+      const other = await model.chat({ template: 'chatml' }).send('Hi', GREEDY).result;
+      assert.ok(other.promptTokens > tokens.length);
+    });
+
     test('finds its history in the cache', async () => {
       await using model = await load();
       const chat = model.chat({ template: 'chatml' });
