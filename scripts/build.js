@@ -18,9 +18,12 @@ const TSC = join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc');
 const SOURCE_URL = /(new URL\(\s*)(['"])(\.{1,2}\/[^'"]+)\.ts\2(\s*,\s*import\.meta\.url)/g;
 
 /** How a module of dist/ names another: imports, and workers by URL. */
-const SPECIFIER = /(\bfrom |\bimport |\bimport\(|\bnew URL\()(['"])([.#][^'"]+\.js|#\w+)\2/g;
-/** What `imports` in package.json is in a page; import maps do not reach into workers. */
+const SPECIFIER = /(\bfrom |\bimport |\bimport\(|\bnew URL\()(['"])([.#][^'"]+\.js|#\w+|@huggingface\/jinja)\2/g;
+/** Of the one package that pages need, what is copied: a module without imports, and its licence. */
+const JINJA_FILES = { 'jinja/jinja.js': 'dist/index.js', 'jinja/LICENSE': 'LICENSE' };
+/** What names other than paths are in a page; import maps do not reach into workers. */
 const BROWSER_IMPORTS = {
+  '@huggingface/jinja': 'jinja/jinja.js',
   '#files': 'files.browser.js',
   '#platform': 'platform.browser.js',
   '#spawnEngine': 'spawn-direct.browser.js',
