@@ -27,7 +27,7 @@ export function defineInspect(command: Command, { signal }: CommandContext): voi
       const options = readFlags(parsed, MEMORY_FLAGS) as LoadOptions;
       checkFlags(MEMORY_FLAGS, () => resolveLoadOptions(options));
       const { inspectModel } = await import('../index.ts');
-      const info = await inspectModel(path, options);
+      const info = await inspectModel(path, { ...options, signal });
       signal.throwIfAborted();
       process.stdout.write(`${parsed['json'] ? JSON.stringify(info) : describe(info).join('\n')}\n`);
     });
