@@ -5,11 +5,11 @@ import { decoder } from './decoder.ts';
 
 export const llama = decoder();
 
-/** Granite: multipliers in the four places where others have none. */
-export const granite = decoder((_, { positive }, { metadata }) => ({
+/** Granite, dense and with experts: multipliers in the four places where others have none. */
+export const granite = decoder(({ hyperParameters: p }, { positive }, { metadata }) => ({
   embeddingScale: positive('embedding_scale', 1),
   residualScale: positive('residual_scale', 1),
-  attentionScale: metadata.has('granite.attention.scale') ? positive('attention.scale') : undefined,
+  attentionScale: metadata.has(`${p.architecture}.attention.scale`) ? positive('attention.scale') : undefined,
   logitScale: 1 / positive('logit_scale', 1),
 }));
 
@@ -22,3 +22,6 @@ export const smollm3 = decoder(() => ({
 
 /** OLMo 2: norms behind attention and the feed-forward part, not before them, and of queries and keys. */
 export const olmo2 = decoder(() => ({ pairing: 'halves', norms: 'behind', qkNorm: 'row' }));
+
+/** OLMoE: experts that keep their share of all; norms of queries and keys, and before each part. */
+export const olmoe = decoder(() => ({ pairing: 'halves', qkNorm: 'row', experts: { isNormalised: false } }));
