@@ -56,10 +56,11 @@ export interface Differences {
   readonly windowOf?: (layer: number) => number | undefined;
 }
 
+/** What a file's metadata makes of them. */
+export type DifferencesOf = (p: DecoderParameters, read: ParameterReader, gguf: Gguf) => Differences;
+
 /** An architecture that is a decoder with these differences. */
-export function decoder(
-  differencesOf: (p: DecoderParameters, read: ParameterReader, gguf: Gguf) => Differences = () => ({}),
-): Architecture {
+export function decoder(differencesOf: DifferencesOf = () => ({})): Architecture {
   return async (file) => {
     const p = await readDecoder(file);
     const differences = differencesOf(p, p.read, file);

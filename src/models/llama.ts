@@ -2,18 +2,19 @@
 // and a gated MLP, RMSNorm, and an output matrix that may be the embedding table. Biases are where the file has them.
 
 import { decoder } from './decoder.ts';
+import type { DifferencesOf } from './decoder.ts';
 
 export const llama = decoder();
 
 /** Granite, dense and with experts: multipliers in the four places where others have none. */
-export const granite = decoder(({ hyperParameters: p }, { positive }, { metadata }) => ({
+const ofGranite: DifferencesOf = ({ hyperParameters: p }, { positive }, { metadata }) => ({
   embeddingScale: positive('embedding_scale', 1),
   residualScale: positive('residual_scale', 1),
   attentionScale: metadata.has(`${p.architecture}.attention.scale`) ? positive('attention.scale') : undefined,
   logitScale: 1 / positive('logit_scale', 1),
-}));
-
-export const granitemoe = granite;
+});
+export const granite = decoder(ofGranite);
+export const granitemoe = decoder(ofGranite);
 
 /** Of every so many layers of SmolLM3, the last does not see positions. */
 const SMOLLM3_NO_ROPE_STEP = 4;
