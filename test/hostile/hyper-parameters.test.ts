@@ -104,7 +104,19 @@ const CASES: readonly Case[] = [
     [`${ROPE}.original_context_length`, u32(0)],
   ],
   ['YaRN with a factor of 0', 'GGUF_INVALID', /attn_factor/, ...YARN, [`${ROPE}.attn_factor`, f32(0)]],
-  ['experts', 'UNSUPPORTED_FEATURE', /experts/, ['llama.expert_count', u32(8)]],
+  [
+    'experts, and not how many of them a token takes',
+    'GGUF_MISSING',
+    /expert_used_count/,
+    ['llama.expert_count', u32(8)],
+  ],
+  [
+    'four billion experts',
+    'GGUF_MISSING',
+    /ffn_\w+_\w+\.weight" is missing/,
+    ['llama.expert_count', u32(2 ** 32 - 1)],
+    ['llama.expert_used_count', u32(2 ** 32 - 1)],
+  ],
   ['no architecture', 'GGUF_MISSING', /general\.architecture/, ['general.architecture', undefined]],
   [
     'an unknown architecture',
