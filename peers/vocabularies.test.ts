@@ -10,7 +10,7 @@ import { before, describe, test } from 'node:test';
 import { memorySource } from '../src/base/byte-source.ts';
 import { Random } from '../src/base/random.ts';
 import { readGguf } from '../src/gguf/reader.ts';
-import { PRE_TOKENIZER_NAMES } from '../src/tokenizer/pre-tokenizers.ts';
+import { PRE_TOKENIZER_NAMES } from '../src/tokenizer/pre/pre-tokenizers.ts';
 import { createTokenizer } from '../src/tokenizer/tokenizer.ts';
 import type { Tokenizer } from '../src/tokenizer/tokenizer.ts';
 import { readVocabulary, TOKEN_TYPE } from '../src/tokenizer/vocabulary.ts';

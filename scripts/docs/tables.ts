@@ -9,7 +9,7 @@ import type { DType } from '../../src/base/dtype.ts';
 import { GGUF_LIMITS } from '../../src/gguf/limits.ts';
 import { ARCHITECTURES } from '../../src/models/registry.ts';
 import { CODECS, QUANTIZED_FORMATS } from '../../src/quant/codecs.ts';
-import { PRE_TOKENIZERS } from '../../src/tokenizer/pre-tokenizers.ts';
+import { PRE_TOKENIZERS } from '../../src/tokenizer/pre/pre-tokenizers.ts';
 import { TOKENIZER_MODELS } from '../../src/tokenizer/tokenizer.ts';
 import { propertyComments } from './api.ts';
 import { table } from './marks.ts';

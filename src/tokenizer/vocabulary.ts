@@ -3,7 +3,7 @@
 // checked, and the algorithms trust it. Does not know the GGUF reader and writer, only the getters and an entry's form.
 
 import { GgufError, OptionError } from '../base/errors.ts';
-import { addsBosByDefault } from './pre-tokenizers.ts';
+import { addsBosByDefault } from './pre/pre-tokenizers.ts';
 
 /** What a token is, numbered as in `tokenizer.ggml.token_type` (and as in SentencePiece). */
 export const TOKEN_TYPE = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
