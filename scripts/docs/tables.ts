@@ -72,6 +72,8 @@ function architectures(): string {
 const TOKENIZERS: Readonly<Record<string, string>> = {
   llama: 'SentencePiece-style BPE: merges by the scores of tokens, bytes for what is in none',
   gpt2: 'byte-level BPE: merges by their order in the file, within the pieces of a pre-tokenizer',
+  bert: 'WordPiece: the longest tokens of each word from the left, without case and accents',
+  t5: 'Unigram: the tokens with the best sum of scores, after normalisation by the rules of the file',
 };
 
 function tokenizers(): string {
