@@ -1,9 +1,7 @@
 // What a model file holds and what it would need to run here, told from its head alone: no weight is read. A file that
 // this version cannot run is described all the same, with the reason.
 
-import { layOutMemory, leafBytes } from './backend/wasm/memory.ts';
-import { planForWasm } from './backend/wasm/executor.ts';
-import { chooseVariant } from './backend/wasm/probe.ts';
+import { leafBytes } from './backend/wasm/memory.ts';
 import { kernelsOf } from './backend/wasm/kernels/table.ts';
 import { SmallMindError } from './base/errors.ts';
 import type { ErrorCode } from './base/errors.ts';
@@ -12,6 +10,7 @@ import type { Tensor } from './graph/tensor.ts';
 import { readGguf } from './gguf/reader.ts';
 import type { Gguf } from './gguf/reader.ts';
 import type { MetadataEntry } from './gguf/value-types.ts';
+import { planLoading } from './context-size.ts';
 import { countParameters, prepareModel } from './local-model.ts';
 import { resolveLoadOptions } from './options.ts';
 import type { LoadOptions, ModelSource, ResolvedLoadOptions } from './options.ts';
@@ -147,13 +146,9 @@ async function planMemory(
 ): Promise<Pick<ModelFileInfo, 'memory' | 'problem'>> {
   try {
     const { graph, limits, nThreads } = await prepareModel(gguf, options);
-    const program = planForWasm(
-      graph,
-      options,
-      chooseVariant(options.kernels === 'reference' ? 'auto' : options.kernels),
-    );
+    const { program, layout } = planLoading(graph, options, nThreads);
     kernelsOf([program]);
-    const totalBytes = layOutMemory([program], nThreads).sizeBytes;
+    const totalBytes = layout.sizeBytes;
     const weightsBytes = bytesOf(program, 'weight');
     const kvBytes = bytesOf(program, 'state');
     const constantsBytes = bytesOf(program, 'constant');

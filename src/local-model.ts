@@ -9,9 +9,9 @@ import { WasmExecutor } from './backend/wasm/executor.ts';
 import type { ByteSource } from './base/byte-source.ts';
 import type { DType } from './base/dtype.ts';
 import { OptionError, SmallMindError, UnsupportedError } from './base/errors.ts';
+import { contextSizeOf, limitsFor, withFittingContext } from './context-size.ts';
 import { Engine } from './engine/engine.ts';
 import type { Sequence } from './engine/sequence.ts';
-import { KV_BLOCK_SIZE } from './graph/step.ts';
 import type { ProgramLimits } from './graph/step.ts';
 import type { Graph } from './graph/tensor.ts';
 import { getTensor, readGguf } from './gguf/reader.ts';
@@ -68,9 +68,6 @@ export interface LoadHooks {
   /** For benchmarks: what stands in the executor's place. */
   readonly wrapExecutor?: (executor: Executor) => Executor;
 }
-
-/** Logits are kept for at most so many bytes of rows a step; long vocabularies get fewer rows. */
-const LOGITS_BYTES_MAX = 16 << 20;
 
 export class LocalModel implements ModelHost {
   readonly info: ModelInfo;
@@ -238,7 +235,7 @@ export async function prepareModel(gguf: Gguf, options: ResolvedLoadOptions): Pr
   const definition = await defineModel(gguf);
   const tokenizer = createTokenizer(readVocabulary(gguf.metadata));
   requireVocabulary(gguf, definition, tokenizer);
-  const limits = limitsOf(definition, options);
+  const limits = limitsFor(definition, options, contextSizeOf(definition, options));
   const graph = definition.buildGraph(limits);
   const nThreads = options.threads ?? chooseThreads(weightBytesPerToken(graph)).threads;
   requireKernels(gguf, graph);
@@ -255,21 +252,6 @@ function requireKernels(gguf: Gguf, graph: Graph): void {
       { tensor: name, dtype },
     );
   }
-}
-
-function limitsOf({ hyperParameters }: ModelDefinition, options: ResolvedLoadOptions): ProgramLimits {
-  const { nCtxTrain, nVocab } = hyperParameters;
-  const nCtx = options.nCtx ?? Math.min(nCtxTrain, 4096);
-  const nTokensMax = Math.min(nCtx * options.parallel, Math.max(options.prefillChunk, options.parallel));
-  const nRowsMax = Math.max(1, Math.floor(LOGITS_BYTES_MAX / (4 * nVocab)));
-  return {
-    nTokensMax,
-    nOutputMax: Math.max(options.parallel, Math.min(nTokensMax, nRowsMax)),
-    nSeqMax: options.parallel,
-    nCtx,
-    nKvBlock: options.parallel * Math.ceil(nCtx / KV_BLOCK_SIZE),
-    kvDtype: options.kvType,
-  };
 }
 
 function requireVocabulary(gguf: Gguf, { hyperParameters }: ModelDefinition, tokenizer: Tokenizer): void {
@@ -295,7 +277,11 @@ async function createExecutor(
   const report = (loadedBytes: number, totalBytes: number): void => onProgress?.({ loadedBytes, totalBytes });
   if (options.kernels === 'reference') return ReferenceExecutor.create(graph, source, report);
   const { kernels, activations } = options;
-  return WasmExecutor.create(graph, source, { kernels, activations, nThreads, onProgress: report });
+  try {
+    return await WasmExecutor.create(graph, source, { kernels, activations, nThreads, onProgress: report });
+  } catch (error) {
+    throw withFittingContext(error, definition, options);
+  }
 }
 
 function describe(

@@ -45,10 +45,10 @@ export interface LoadOptions {
    */
   threads?: number;
   /**
-   * Context in tokens, prompt and answer together, 1..1048576. Default: what the model was trained for, at most
-   * 4096.
+   * Context in tokens, prompt and answer together, 1..1048576, or `fit`: the largest up to what the model was trained
+   * for that fits into free memory. Default: what the model was trained for, at most 4096.
    */
-  nCtx?: number;
+  nCtx?: number | 'fit';
   /** Texts that can be generated at the same time, each with its own context, 1..64; further ones wait. Default 1. */
   parallel?: number;
   /** Prompt tokens evaluated in one step, 1..4096. Default 128. */
@@ -72,7 +72,7 @@ const BIAS_MAX = 100;
 /** `LoadOptions` with every default in place, except those that depend on the model or the machine. */
 export interface ResolvedLoadOptions {
   readonly threads: number | undefined;
-  readonly nCtx: number | undefined;
+  readonly nCtx: number | 'fit' | undefined;
   readonly parallel: number;
   readonly prefillChunk: number;
   readonly kernels: Kernels;
@@ -315,7 +315,7 @@ export function resolveLoadOptions(options: LoadOptions): ResolvedLoadOptions {
   choice('thread', options.thread, 'worker', ['worker', 'inline']);
   return {
     threads: integer('threads', options.threads, undefined, 1, 64),
-    nCtx: integer('nCtx', options.nCtx, undefined, 1, 2 ** 20),
+    nCtx: options.nCtx === 'fit' ? 'fit' : integer('nCtx', options.nCtx, undefined, 1, 2 ** 20),
     parallel: integer('parallel', options.parallel, 1, 1, 64),
     prefillChunk: integer('prefillChunk', options.prefillChunk, 128, 1, 4096),
     kernels: choice('kernels', options.kernels, 'auto', ['auto', 'relaxed', 'simd', 'strict', 'reference']),

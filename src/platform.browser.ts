@@ -42,6 +42,7 @@ export const platform: Platform = {
   enableWideVectors: () => false,
   hasWideVectors: () => false,
   memoryBytes: () => undefined,
+  freeMemoryBytes: () => undefined,
   yieldToEvents,
   parentPort(): ParentPort | undefined {
     if (isPage) return undefined;

@@ -1,6 +1,6 @@
 // The Node half of the platform (also Bun and Deno): worker_threads, cores, V8.
 
-import { totalmem } from 'node:os';
+import { freemem, totalmem } from 'node:os';
 import { setFlagsFromString } from 'node:v8';
 import { Worker, parentPort, workerData } from 'node:worker_threads';
 import { SmallMindError } from './base/errors.ts';
@@ -50,7 +50,17 @@ const YOUNG_GENERATION_MB = 2;
 /** Deno tells it only with --allow-sys, which nothing else here needs. */
 function memoryBytes(): number | undefined {
   try {
-    return totalmem();
+    // A container's limit; 0, or more than there is, where there is none.
+    const limit = process.constrainedMemory?.() ?? 0;
+    return limit > 0 ? Math.min(limit, totalmem()) : totalmem();
+  } catch {
+    return undefined;
+  }
+}
+
+function freeMemoryBytes(): number | undefined {
+  try {
+    return process.availableMemory?.() ?? freemem();
   } catch {
     return undefined;
   }
@@ -123,6 +133,7 @@ export const platform: Platform = {
   enableWideVectors,
   hasWideVectors: () => hasWideVectors,
   memoryBytes,
+  freeMemoryBytes,
   yieldToEvents: () => new Promise((resolve) => setImmediate(resolve)),
   parentPort() {
     if (!parentPort) return undefined;

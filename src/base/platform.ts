@@ -48,6 +48,8 @@ export interface Platform {
   hasWideVectors(): boolean;
   /** Bytes of memory this machine has, or `undefined` where that is not told. */
   memoryBytes(): number | undefined;
+  /** Of these, what is free or can be freed; undefined where unknown. */
+  freeMemoryBytes(): number | undefined;
   /** Lets queued messages and timers run, without the delay of a timer. */
   yieldToEvents(): Promise<void>;
   /** The port to the parent, in a worker; `undefined` elsewhere. */

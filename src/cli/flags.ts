@@ -9,6 +9,14 @@ const number = (flags: string, name: string, help: string): Flag => ({ flags, na
 
 export const CONTEXT_FLAG = number('--ctx <N>', 'nCtx', 'context in tokens (default: as trained, at most 4096)');
 
+export const FIT_FLAG: Flag = {
+  flags: '--fit',
+  name: 'nCtx',
+  help: 'the largest context that fits into free memory, at most as trained',
+  parse: (text) => text,
+  preset: 'fit',
+};
+
 export const KV_TYPE_FLAG: Flag = {
   flags: '--kv-type <TYPE>',
   name: 'kvType',
@@ -19,6 +27,7 @@ export const KV_TYPE_FLAG: Flag = {
 export const LOAD_FLAGS: readonly Flag[] = [
   number('-t, --threads <N>', 'threads', 'threads that compute (default: fast cores, at most 8)'),
   CONTEXT_FLAG,
+  FIT_FLAG,
   {
     flags: '--kernels <SET>',
     name: 'kernels',

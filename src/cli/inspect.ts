@@ -4,7 +4,7 @@ import { styleText } from 'node:util';
 import type { Command } from 'commander';
 import type { LoadOptions, MetadataField, MetadataValue, ModelFileInfo } from '../index.ts';
 import { resolveLoadOptions } from '../options.ts';
-import { CONTEXT_FLAG, KV_TYPE_FLAG } from './flags.ts';
+import { CONTEXT_FLAG, FIT_FLAG, KV_TYPE_FLAG } from './flags.ts';
 import type { CommandContext } from './program.ts';
 import { cut, formatBytes, formatColumns, formatCount, oneLine, wrap } from './text.ts';
 import { addFlags, checkFlags, readFlags } from './usage.ts';
@@ -13,9 +13,10 @@ const EXAMPLES = `
 Examples:
   smallmind inspect model.gguf
   smallmind inspect model.gguf --ctx 2048 --kv-type q8_0
+  smallmind inspect model.gguf --fit
   smallmind inspect model.gguf --json | jq .memory`;
 
-const MEMORY_FLAGS = [CONTEXT_FLAG, KV_TYPE_FLAG];
+const MEMORY_FLAGS = [CONTEXT_FLAG, FIT_FLAG, KV_TYPE_FLAG];
 
 export function defineInspect(command: Command, { signal }: CommandContext): void {
   command
@@ -26,7 +27,7 @@ export function defineInspect(command: Command, { signal }: CommandContext): voi
       const options = readFlags(parsed, MEMORY_FLAGS) as LoadOptions;
       checkFlags(MEMORY_FLAGS, () => resolveLoadOptions(options));
       const { inspectModel } = await import('../index.ts');
-      const info = await inspectModel(path, options);
+      const info = await inspectModel(path, { ...options, signal });
       signal.throwIfAborted();
       process.stdout.write(`${parsed['json'] ? JSON.stringify(info) : describe(info).join('\n')}\n`);
     });

@@ -4,7 +4,7 @@ import type { Command } from 'commander';
 import type { EvaluationOptions, EvaluationResult } from '../eval.ts';
 import { resolveLoadOptions } from '../options.ts';
 import { readText } from './files.ts';
-import { LOAD_FLAGS } from './flags.ts';
+import { FIT_FLAG, LOAD_FLAGS } from './flags.ts';
 import type { CommandContext } from './program.ts';
 import { formatColumns, formatCount } from './text.ts';
 import { addFlags, checkFlags, parseNumber, readFlags } from './usage.ts';
@@ -20,7 +20,7 @@ tokens of a window count. (llama-perplexity counts the second half of each windo
 Bits per byte compare models of different vocabularies; a character that the vocabulary does not have counts as its
 UTF-8 bytes at 8 bits each, and so does a first token that has no BOS before it.`;
 
-const FLAGS = LOAD_FLAGS.map((flag) =>
+const FLAGS = LOAD_FLAGS.filter((flag) => flag !== FIT_FLAG).map((flag) =>
   flag.name === 'nCtx'
     ? { ...flag, help: 'tokens of a window (default: as trained, at most 512)', parse: parseNumber }
     : flag,

@@ -17,13 +17,27 @@ test('numbers are decimal numbers and nothing else', () => {
 });
 
 test('every flag arrives under the name that the library has for it', () => {
-  const flags = [...LENGTH_FLAGS, ...SAMPLER_FLAGS, LOGIT_BIAS_FLAG, ...LOAD_FLAGS];
+  const all = [...LENGTH_FLAGS, ...SAMPLER_FLAGS, LOGIT_BIAS_FLAG, ...LOAD_FLAGS];
+  const flags = all.filter(({ preset }) => preset === undefined);
   const command = new Command().exitOverride();
   addFlags(command, 'All:', flags);
   const args = flags.flatMap(({ flags: spelling }, i) => [/--[\w-]+/.exec(spelling)![0], String(i)]);
   command.parse(args, { from: 'user' });
   const expected = flags.map(({ name, parse }, i) => [name, parse(String(i))]);
   assert.deepEqual(Object.entries(readFlags(command.opts(), flags)), expected);
+});
+
+test('of two flags for one option the first that is given counts', () => {
+  const read = (...args: string[]): unknown => {
+    const command = new Command().exitOverride();
+    addFlags(command, 'All:', LOAD_FLAGS);
+    command.parse(args, { from: 'user' });
+    return readFlags(command.opts(), LOAD_FLAGS)['nCtx'];
+  };
+  assert.deepEqual(
+    [read('--fit'), read('--ctx', '64'), read('--fit', '--ctx', '64'), read()],
+    ['fit', 64, 64, undefined],
+  );
 });
 
 test('a missing flag leaves the library its default, but for the length', () => {

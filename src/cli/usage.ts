@@ -17,6 +17,8 @@ export interface Flag {
   readonly help: string;
   /** `previous` is what an earlier occurrence of the flag has given. */
   readonly parse: (text: string, previous?: unknown) => unknown;
+  /** What a flag without a value means. */
+  readonly preset?: unknown;
   /** What the command line takes where the flag is missing, if that is not the library's default. */
   readonly fallback?: unknown;
 }
@@ -41,14 +43,17 @@ export function collectNumbers(text: string, previous: unknown = {}): Record<str
 }
 
 export function addFlags(command: Command, heading: string, flags: readonly Flag[]): void {
-  for (const { flags: spelling, help, parse, fallback } of flags) {
-    command.addOption(new Option(spelling, help).argParser(parse).default(fallback).helpGroup(heading));
+  for (const { flags: spelling, help, parse, preset, fallback } of flags) {
+    const option = new Option(spelling, help).argParser(parse).default(fallback).helpGroup(heading);
+    command.addOption(preset === undefined ? option : option.preset(preset));
   }
 }
 
-/** The library's options out of what commander parsed; those of missing flags are undefined. */
+/** The library's options out of what commander parsed; of two flags for one option the first that is given counts. */
 export function readFlags(parsed: Readonly<Record<string, unknown>>, flags: readonly Flag[]): Record<string, unknown> {
-  return Object.fromEntries(flags.map((flag) => [flag.name, parsed[new Option(flag.flags).attributeName()]]));
+  const options: Record<string, unknown> = {};
+  for (const flag of flags) options[flag.name] ??= parsed[new Option(flag.flags).attributeName()];
+  return options;
 }
 
 /**

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 import { loadModel } from '../../src/index.ts';
-import type { ByteSource, LoadProgressEvent, ModelSource } from '../../src/index.ts';
+import type { ByteSource, LoadProgressEvent, ModelSource, SmallMindError } from '../../src/index.ts';
 import { serveRanges } from '../range-server.ts';
 import type { RangeServer } from '../range-server.ts';
 import { MemoryFolder, partName, splitGguf } from '../split-gguf.ts';
@@ -224,4 +224,23 @@ describe('loadModel', () => {
       await assert.rejects(loadModel(`${server.url}silent.gguf`, { thread, signal: abort.signal }), isReason);
     });
   }
+});
+
+test('a machine without the memory for a context says how much is needed, and loads a smaller one', async (t) => {
+  const { Memory } = WebAssembly;
+  const PAGES_MAX = 64 << 4;
+  const mock = t.mock.method(WebAssembly, 'Memory', function (descriptor: WebAssembly.MemoryDescriptor) {
+    if (descriptor.initial > PAGES_MAX) throw new RangeError('could not allocate memory');
+    return new Memory(descriptor);
+  });
+  const load = (nCtx: number) => loadModel(smallModel(), { thread: 'inline', threads: 2, nCtx, parallel: 8 });
+  await assert.rejects(load(2 ** 17), (error: SmallMindError) => {
+    assert.equal(error.code, 'OUT_OF_MEMORY');
+    assert.match(error.message, /could not reserve \d+ MiB.*use a smaller context/);
+    assert.ok((error.details['neededBytes'] as number) > PAGES_MAX * 65536);
+    return true;
+  });
+  await using model = await load(64);
+  assert.equal((await model.logits([1])).length, 320);
+  assert.ok(mock.mock.callCount() >= 2);
 });

@@ -95,7 +95,7 @@ const CASES: readonly Case[] = [
     ['llama.rope.scaling.type', text('linear')],
     ['llama.rope.scaling.factor', f32(factor)],
   ]),
-  ['unknown RoPE scaling', 'UNSUPPORTED_FEATURE', /"longrope"/, ['llama.rope.scaling.type', text('longrope')]],
+  ['unknown RoPE scaling', 'UNSUPPORTED_FEATURE', /"dynamic"/, ['llama.rope.scaling.type', text('dynamic')]],
   [
     'YaRN of a context of 0',
     'GGUF_INVALID',

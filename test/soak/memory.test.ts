@@ -1,6 +1,6 @@
 // A thousand texts in one process that is warm, and models that are loaded and closed again and again: resident memory
 // stays where it is, in the worker and inline. SMALLMIND_SOAK_CYCLES says how often models are loaded in the worker,
-// which takes half a second each from sources: 500 is full size.
+// which takes half a second each from sources: 500 is full size, with SMALLMIND_TEST_SECONDS=600.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';

@@ -227,6 +227,15 @@ function refuseClosed(): never {
 }
 
 function allocate({ sizeBytes, pointer }: MemoryLayout, shared: boolean): WebAssembly.Memory {
+  const machineBytes = platform.memoryBytes() ?? Infinity;
+  if (sizeBytes > machineBytes) {
+    throw new SmallMindError(
+      'OUT_OF_MEMORY',
+      `the model needs ${inMiB(sizeBytes)} MiB for weights, cache and work areas, this machine has ` +
+        `${inMiB(machineBytes)} MiB; use a smaller context or a smaller quantisation`,
+      { neededBytes: sizeBytes, limitBytes: machineBytes },
+    );
+  }
   const pages = Math.ceil(sizeBytes / PAGE_BYTES);
   const wide = { initial: BigInt(pages), maximum: BigInt(pages), address: pointer, shared };
   try {
@@ -236,13 +245,15 @@ function allocate({ sizeBytes, pointer }: MemoryLayout, shared: boolean): WebAss
   } catch (error) {
     throw new SmallMindError(
       'OUT_OF_MEMORY',
-      `could not reserve ${(sizeBytes / 2 ** 20).toFixed(0)} MiB for weights, cache and work areas; ` +
+      `could not reserve ${inMiB(sizeBytes)} MiB for weights, cache and work areas; ` +
         'use a smaller context, a smaller quantisation or close other models',
       { neededBytes: sizeBytes },
       { cause: error },
     );
   }
 }
+
+const inMiB = (bytes: number): string => (bytes / 2 ** 20).toFixed(0);
 
 const compiled = new Map<string, Promise<WebAssembly.Module>>();
 

@@ -262,10 +262,12 @@ export function defineSoftmax({ module }: KernelBody, type: KvDtype): SoftmaxFun
     };
     f.if(f32.ne(params.softcap, f32.const(0)), () => {
       const cap = f.let('cap', f32x4.splat(params.softcap));
-      for (const offset of offsets) {
-        softcapInto(f, exp, v128.load(scores, offset), cap);
+      // All are read before one is written: else V8 makes no vectors of 256 bits.
+      offsets.forEach((offset, n) => score[n]!.set(v128.load(scores, offset)));
+      offsets.forEach((offset, n) => {
+        softcapInto(f, exp, score[n]!, cap);
         v128.store(scores, exp, offset);
-      }
+      });
     });
     const lanes = (n: number): Expr<'v128'> => i32x4.const(4 * n, 4 * n + 1, 4 * n + 2, 4 * n + 3);
     f.if(

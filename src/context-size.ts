@@ -1,0 +1,107 @@
+// How much memory a context takes, and the largest that fits: planned as loading plans it, down to the byte.
+
+import { platform } from '#platform';
+import { planForWasm } from './backend/wasm/executor.ts';
+import { layOutMemory } from './backend/wasm/memory.ts';
+import type { MemoryLayout } from './backend/wasm/memory.ts';
+import { chooseVariant } from './backend/wasm/probe.ts';
+import { SmallMindError } from './base/errors.ts';
+import type { Program } from './graph/plan.ts';
+import { KV_BLOCK_SIZE } from './graph/step.ts';
+import type { ProgramLimits } from './graph/step.ts';
+import type { Graph } from './graph/tensor.ts';
+import type { ModelDefinition } from './models/model.ts';
+import type { ResolvedLoadOptions } from './options.ts';
+
+/** Logits are kept for at most so many bytes of rows a step; long vocabularies get fewer rows. */
+const LOGITS_BYTES_MAX = 16 << 20;
+/** Of the free memory, what a model may take that is to fit: the rest is the program's own and everybody else's. */
+const FREE_SHARE = 0.9;
+
+/** What a context of `nCtx` tokens is planned for. */
+export function limitsFor(
+  { hyperParameters: { nVocab } }: ModelDefinition,
+  options: ResolvedLoadOptions,
+  nCtx: number,
+): ProgramLimits {
+  const nTokensMax = Math.min(nCtx * options.parallel, Math.max(options.prefillChunk, options.parallel));
+  const nRowsMax = Math.max(1, Math.floor(LOGITS_BYTES_MAX / (4 * nVocab)));
+  return {
+    nTokensMax,
+    nOutputMax: Math.max(options.parallel, Math.min(nTokensMax, nRowsMax)),
+    nSeqMax: options.parallel,
+    nCtx,
+    nKvBlock: options.parallel * Math.ceil(nCtx / KV_BLOCK_SIZE),
+    kvDtype: options.kvType,
+  };
+}
+
+/** The program and the memory that loading a graph would make. @throws {UnsupportedError} as loading */
+export function planLoading(
+  graph: Graph,
+  options: ResolvedLoadOptions,
+  nThreads: number,
+): { program: Program; layout: MemoryLayout } {
+  const variant = chooseVariant(options.kernels === 'reference' ? 'auto' : options.kernels);
+  const program = planForWasm(graph, options, variant);
+  return { program, layout: layOutMemory([program], nThreads) };
+}
+
+/** The context that the options ask for, in tokens. @throws {SmallMindError} OUT_OF_MEMORY where none fits */
+export function contextSizeOf(definition: ModelDefinition, options: ResolvedLoadOptions): number {
+  const { nCtxTrain } = definition.hyperParameters;
+  if (options.nCtx !== 'fit') return options.nCtx ?? Math.min(nCtxTrain, 4096);
+  const freeBytes = FREE_SHARE * (platform.freeMemoryBytes() ?? Infinity);
+  const nCtx = largestContext(definition, options, freeBytes);
+  if (nCtx !== undefined) return nCtx;
+  throw new SmallMindError(
+    'OUT_OF_MEMORY',
+    `not even a context of ${KV_BLOCK_SIZE} tokens fits into ${(freeBytes / 2 ** 20).toFixed(0)} MiB of free memory; ` +
+      'close other programs, or use a smaller quantisation or a smaller model',
+    { limitBytes: freeBytes },
+  );
+}
+
+/** The largest context up to what the model was trained for that takes no more than `limitBytes`, if one does. */
+export function largestContext(
+  definition: ModelDefinition,
+  options: ResolvedLoadOptions,
+  limitBytes: number,
+): number | undefined {
+  const { nCtxTrain } = definition.hyperParameters;
+  const fits = (nCtx: number): boolean => neededBytes(definition, options, nCtx) <= limitBytes;
+  if (fits(nCtxTrain)) return nCtxTrain;
+  // In blocks, of which the cache holds whole ones only: `low` fits, `high` does not.
+  let [low, high] = [0, Math.ceil(nCtxTrain / KV_BLOCK_SIZE)];
+  while (high - low > 1) {
+    const middle = Math.floor((low + high) / 2);
+    if (fits(middle * KV_BLOCK_SIZE)) low = middle;
+    else high = middle;
+  }
+  return low === 0 ? undefined : low * KV_BLOCK_SIZE;
+}
+
+/** Infinity for what no memory of WebAssembly can hold. */
+function neededBytes(definition: ModelDefinition, options: ResolvedLoadOptions, nCtx: number): number {
+  const graph = definition.buildGraph(limitsFor(definition, options, nCtx));
+  try {
+    return planLoading(graph, options, options.threads ?? 1).layout.sizeBytes;
+  } catch (error) {
+    if (error instanceof SmallMindError && error.details['neededBytes'] !== undefined) return Infinity;
+    throw error;
+  }
+}
+
+/**
+ * An error of loading, with the context that would fit where one would.
+ * @param error  what loading has thrown
+ */
+export function withFittingContext(error: unknown, definition: ModelDefinition, options: ResolvedLoadOptions): unknown {
+  if (!(error instanceof SmallMindError)) return error;
+  const { neededBytes: needed, limitBytes } = error.details;
+  if (typeof needed !== 'number' || typeof limitBytes !== 'number') return error;
+  const nCtx = largestContext(definition, options, limitBytes);
+  if (nCtx === undefined) return error;
+  const message = `${error.message}. The largest context that fits is ${nCtx} tokens`;
+  return new SmallMindError(error.code, message, { ...error.details, nCtx }, { cause: error });
+}

@@ -1,0 +1,60 @@
+// Contexts and memory: what `inspectModel` says is what loading takes; the largest context that fits is found, by
+// `nCtx: 'fit'` and in the error of a context that does not.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { inspectModel, loadModel } from '../../src/index.ts';
+import type { LoadOptions, SmallMindError } from '../../src/index.ts';
+import { smallModel } from './small-model.ts';
+
+const BLOCK = 32;
+const MODEL = smallModel({ nCtx: 65536 });
+const OPTIONS: LoadOptions = { thread: 'inline', threads: 1, kernels: 'simd' };
+
+const neededBytes = async (nCtx: number): Promise<number> =>
+  (await inspectModel(MODEL, { ...OPTIONS, nCtx })).memory!.totalBytes;
+
+test('inspectModel says to the byte what loading takes', async () => {
+  for (const nCtx of [BLOCK, 1000, 4096]) {
+    await using model = await loadModel(MODEL, { ...OPTIONS, nCtx });
+    assert.equal(model.info.memoryBytes, await neededBytes(nCtx));
+  }
+});
+
+test("nCtx: 'fit' takes the largest context that nine tenths of the free memory hold", async (t) => {
+  const freeBytes = 2 * (await neededBytes(4096));
+  t.mock.method(process, 'availableMemory', () => freeBytes);
+  await using model = await loadModel(MODEL, { ...OPTIONS, nCtx: 'fit' });
+  const { nCtx } = model.info;
+  assert.ok(nCtx > 4096 && nCtx % BLOCK === 0, `${nCtx}`);
+  assert.ok((await neededBytes(nCtx)) <= 0.9 * freeBytes);
+  assert.ok((await neededBytes(nCtx + BLOCK)) > 0.9 * freeBytes);
+  assert.equal((await inspectModel(MODEL, { ...OPTIONS, nCtx: 'fit' })).memory!.nCtx, nCtx);
+});
+
+test('with room enough it is what the model was trained for; with none it is an error', async (t) => {
+  await using model = await loadModel(smallModel({ nCtx: 1000 }), { ...OPTIONS, nCtx: 'fit' });
+  assert.equal(model.info.nCtx, 1000);
+  t.mock.method(process, 'availableMemory', () => 1 << 16);
+  await assert.rejects(loadModel(MODEL, { ...OPTIONS, nCtx: 'fit' }), (error: SmallMindError) => {
+    assert.equal(error.code, 'OUT_OF_MEMORY');
+    assert.match(error.message, /not even a context of 32 tokens/);
+    return true;
+  });
+});
+
+test('a context that the machine has no memory for is refused with the largest that fits', async (t) => {
+  const machineBytes = await neededBytes(8192);
+  t.mock.method(process, 'constrainedMemory', () => machineBytes);
+  await assert.rejects(loadModel(MODEL, { ...OPTIONS, nCtx: 8193 }), (error: SmallMindError) => {
+    assert.equal(error.code, 'OUT_OF_MEMORY');
+    assert.match(
+      error.message,
+      /needs \d+ MiB.*this machine has \d+ MiB.*The largest context that fits is 8192 tokens$/,
+    );
+    assert.deepEqual([error.details['limitBytes'], error.details['nCtx']], [machineBytes, 8192]);
+    return true;
+  });
+  await using model = await loadModel(MODEL, { ...OPTIONS, nCtx: 8192 });
+  assert.equal(model.info.nCtx, 8192);
+});
