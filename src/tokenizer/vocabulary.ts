@@ -75,8 +75,15 @@ const DEFAULTS: ReadonlyMap<string, Defaults> = new Map<string, Defaults>([
     'bert',
     // [CLS] and [SEP] have the places of BOS and EOS. The key is spelled so.
     {
-      ...{ bosId: 101, eosId: 102, unknownId: 100, addBos: true, addEos: true, addSpacePrefix: false },
-      ...{ bosNames: ['cls', 'bos'], eosNames: ['seperator', 'eos'], alwaysAdds: true },
+      bosId: 101,
+      eosId: 102,
+      unknownId: 100,
+      addBos: true,
+      addEos: true,
+      addSpacePrefix: false,
+      bosNames: ['cls', 'bos'],
+      eosNames: ['seperator', 'eos'],
+      alwaysAdds: true,
     },
   ],
   ['t5', { eosId: 1, unknownId: 2, addBos: false, addEos: true, addSpacePrefix: false }],
@@ -102,7 +109,20 @@ const END_OF_GENERATION_TEXTS: ReadonlySet<string> = new Set([
   '<EOT>',
   '_<EOT>',
   '[EOT]',
+  '<|return|>',
+  '<|call|>',
 ]);
+
+/**
+ * The ids of tokens with such a text. In the format of gpt-oss an answer is several messages, and `<|end|>` ends only
+ * one of them.
+ */
+function findEndsOfGeneration(tokens: readonly string[]): number[] {
+  const hasMessages = tokens.includes('<|return|>') && tokens.includes('<|call|>');
+  return tokens.flatMap((text, id) =>
+    END_OF_GENERATION_TEXTS.has(text) && !(hasMessages && text === '<|end|>') ? [id] : [],
+  );
+}
 
 /**
  * Reads the vocabulary of a model from its GGUF metadata.
@@ -131,7 +151,7 @@ export function readVocabulary(metadata: MetadataReader): Vocabulary {
   const preTokenizer = metadata.has('tokenizer.ggml.pre') ? metadata.getString('tokenizer.ggml.pre') : undefined;
   const addsBos =
     defaults.addBos || (bosId !== undefined && preTokenizer !== undefined && addsBosByDefault(preTokenizer));
-  const endOfGenerationIds = tokens.flatMap((text, id) => (END_OF_GENERATION_TEXTS.has(text) ? [id] : []));
+  const endOfGenerationIds = findEndsOfGeneration(tokens);
   const vocabulary: Vocabulary = {
     model,
     tokens,

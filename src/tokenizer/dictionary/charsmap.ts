@@ -4,7 +4,7 @@
 //
 // A word of the array: bits 0-7 the byte that leads here, 8 whether a rule ends here, 9 whether the offset counts 256,
 // 10-30 the offset of the children, 31 set in the word that holds where the rule's replacement begins instead.
-// Source: Yata et al., "A compact static double-array keeping character codes", 2007; the layout is that of Darts-clone.
+// Source: Yata et al., "A compact static double-array keeping character codes", 2007; the layout is Darts-clone's.
 
 import { GgufError } from '../../base/errors.ts';
 

@@ -19,7 +19,7 @@ export class Trie {
     this.#parents = new Int32Array(nNodesMax);
     this.#units = new Uint16Array(nNodesMax);
     this.#ids = new Int32Array(nNodesMax).fill(-1);
-    this.#slots = new Int32Array(2 ** Math.ceil(Math.log2(2 * nNodesMax)));
+    this.#slots = new Int32Array(2 ** (32 - Math.clz32(2 * nNodesMax)));
     for (const [text, id] of idOf) {
       let node = ROOT;
       for (let i = 0; i < text.length; i++) node = this.#addChild(node, text.charCodeAt(i));

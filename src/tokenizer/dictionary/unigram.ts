@@ -12,8 +12,8 @@ import { ROOT, Trie } from './trie.ts';
 const UNCOVERED_PENALTY = 10;
 
 /**
- * The codec of one vocabulary. Encoding takes O(n) for n characters and tokens of bounded length. What was encoded comes
- * back as far as the normalisation leaves it.
+ * The codec of one vocabulary. Encoding takes O(n) for n characters and tokens of bounded length. What was encoded
+ * comes back as far as the normalisation leaves it.
  * @throws {UnsupportedError} UNSUPPORTED_TOKENIZER when neither byte tokens nor an unknown token can catch a character
  * @throws {GgufError} GGUF_INVALID for damaged rules of normalisation
  */

@@ -73,7 +73,14 @@ export const PRE_TOKENIZERS: ReadonlyMap<string, PreTokenizer> = new Map([
   ...rules(cutGpt2, ['trillion', 'granite-docling', 'jina-es', 'jina-de', 'jina-v2-es', 'jina-v2-de', 'roberta-bpe']),
   ...rules(cutGpt2, ['jina-v1-en', 'jina-v2-code']),
   ...rules(cutInTurn(cutAt(numbers(1)), cutGpt2), [
-    ...['smollm', 'starcoder', 'refact', 'command-r', 'codeshell', 'exaone', 'minerva-7b', 'mellum2'],
+    'smollm',
+    'starcoder',
+    'refact',
+    'command-r',
+    'codeshell',
+    'exaone',
+    'minerva-7b',
+    'mellum2',
   ]),
   ...rules(
     cutAt(wordsBy({})),
@@ -91,7 +98,11 @@ export const PRE_TOKENIZERS: ReadonlyMap<string, PreTokenizer> = new Map([
     addsBos: true,
   }),
   ...rules(cutAt(wordsBy({ ...CASED, contraction: 'suffix' })), [
-    ...['gpt-4o', 'llama4', 'kanana2', 'talkie', 'minimax-m2'],
+    'gpt-4o',
+    'llama4',
+    'kanana2',
+    'talkie',
+    'minimax-m2',
   ]),
   ...rules(cutDeepseekLlm, ['deepseek-llm']),
   ...rules(cutDeepseekCoder, ['deepseek-coder']),
@@ -101,9 +112,6 @@ export const PRE_TOKENIZERS: ReadonlyMap<string, PreTokenizer> = new Map([
   ...rules(cutBloom, ['bloom', 'poro-chat', 'gpt3-finnish']),
   ...rules(cutInTurn(cutBloom, cutAt(numbers(1))), ['viking']),
 ]);
-
-/** What `findPreTokenizer` knows. */
-export const PRE_TOKENIZER_NAMES: readonly string[] = [...PRE_TOKENIZERS.keys()];
 
 function rules(
   cut: Cut,
@@ -121,7 +129,7 @@ function rules(
 export function findPreTokenizer(name: string): PreTokenizer {
   const preTokenizer = PRE_TOKENIZERS.get(name);
   if (preTokenizer) return preTokenizer;
-  const supported = PRE_TOKENIZER_NAMES.join(', ');
+  const supported = [...PRE_TOKENIZERS.keys()].join(', ');
   throw new UnsupportedError(
     'UNSUPPORTED_TOKENIZER',
     `pre-tokenizer "${name}" is not supported; supported: ${supported}`,

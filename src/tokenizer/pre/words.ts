@@ -52,7 +52,7 @@ export interface WordRules {
   readonly afterSigns: string;
 }
 
-export const LLAMA3_RULES: WordRules = {
+const LLAMA3_RULES: WordRules = {
   nDigitsMax: 3,
   words: [(text, start) => endOfRun(text, start, LETTER)],
   sign: SIGN,
