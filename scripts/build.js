@@ -4,7 +4,16 @@
 // good one standing. Silent when all is well.
 
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join, posix, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -18,9 +27,12 @@ const TSC = join(ROOT, 'node_modules', 'typescript', 'bin', 'tsc');
 const SOURCE_URL = /(new URL\(\s*)(['"])(\.{1,2}\/[^'"]+)\.ts\2(\s*,\s*import\.meta\.url)/g;
 
 /** How a module of dist/ names another: imports, and workers by URL. */
-const SPECIFIER = /(\bfrom |\bimport |\bimport\(|\bnew URL\()(['"])([.#][^'"]+\.js|#\w+)\2/g;
-/** What `imports` in package.json is in a page; import maps do not reach into workers. */
+const SPECIFIER = /(\bfrom |\bimport |\bimport\(|\bnew URL\()(['"])([.#][^'"]+\.js|#\w+|@huggingface\/jinja)\2/g;
+/** The one package that a page may need: a module without imports, which is copied with its licence. */
+const JINJA = { package: '@huggingface/jinja', module: 'dist/index.js', copy: 'jinja/index.js' };
+/** What names other than paths are in a page; import maps do not reach into workers. */
 const BROWSER_IMPORTS = {
+  [JINJA.package]: JINJA.copy,
   '#files': 'files.browser.js',
   '#platform': 'platform.browser.js',
   '#spawnEngine': 'spawn-direct.browser.js',
@@ -77,6 +89,11 @@ function writeBrowserTree() {
   const reached = new Set(BROWSER_ENTRIES);
   for (const file of reached) {
     const folder = posix.dirname(file);
+    mkdirSync(join(STAGED, 'browser', folder), { recursive: true });
+    if (file === JINJA.copy) {
+      copyJinja(join(STAGED, 'browser', folder));
+      continue;
+    }
     const text = readFileSync(join(STAGED, file), 'utf8').replace(SPECIFIER, (_, opening, quote, specifier) => {
       const target = BROWSER_IMPORTS[specifier] ?? posix.join(folder, specifier);
       reached.add(target);
@@ -84,8 +101,12 @@ function writeBrowserTree() {
       return `${opening}${quote}${path.startsWith('.') ? path : `./${path}`}${quote}`;
     });
     const map = posix.relative(posix.join('browser', folder), `${file}.map`);
-    const copy = join(STAGED, 'browser', file);
-    mkdirSync(dirname(copy), { recursive: true });
-    writeFileSync(copy, text.replace(/(?<=^\/\/# sourceMappingURL=).*$/m, map));
+    writeFileSync(join(STAGED, 'browser', file), text.replace(/(?<=^\/\/# sourceMappingURL=).*$/m, map));
   }
+}
+
+function copyJinja(/** @type {string} */ folder) {
+  const from = join(ROOT, 'node_modules', JINJA.package);
+  copyFileSync(join(from, JINJA.module), join(folder, posix.basename(JINJA.copy)));
+  copyFileSync(join(from, 'LICENSE'), join(folder, 'LICENSE'));
 }

@@ -24,6 +24,7 @@ export const IMPORT_TABLE = {
     'graph/tensor.ts',
     'graph/operation.ts',
     'graph/operations.ts',
+    'graph/operations-experts.ts',
     'graph/operations-training.ts',
     'backend/executor.ts',
   ],

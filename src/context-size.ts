@@ -5,7 +5,7 @@ import { planForWasm } from './backend/wasm/executor.ts';
 import { layOutMemory } from './backend/wasm/memory.ts';
 import type { MemoryLayout } from './backend/wasm/memory.ts';
 import { chooseVariant } from './backend/wasm/probe.ts';
-import { SmallMindError } from './base/errors.ts';
+import { SmallMindError, fromErrorRecord, toErrorRecord } from './base/errors.ts';
 import type { Program } from './graph/plan.ts';
 import { KV_BLOCK_SIZE } from './graph/step.ts';
 import type { ProgramLimits } from './graph/step.ts';
@@ -63,7 +63,7 @@ export function contextSizeOf(definition: ModelDefinition, options: ResolvedLoad
 }
 
 /** The largest context up to what the model was trained for that takes no more than `limitBytes`, if one does. */
-export function largestContext(
+function largestContext(
   definition: ModelDefinition,
   options: ResolvedLoadOptions,
   limitBytes: number,
@@ -103,5 +103,5 @@ export function withFittingContext(error: unknown, definition: ModelDefinition, 
   const nCtx = largestContext(definition, options, limitBytes);
   if (nCtx === undefined) return error;
   const message = `${error.message}. The largest context that fits is ${nCtx} tokens`;
-  return new SmallMindError(error.code, message, { ...error.details, nCtx }, { cause: error });
+  return fromErrorRecord({ ...toErrorRecord(error), message, details: { ...error.details, nCtx } });
 }

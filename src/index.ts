@@ -43,7 +43,8 @@ export type { ByteSource } from './base/byte-source.ts';
 // #endregion
 
 // #region Generate
-export { Model, Generation } from './model.ts';
+export { Model } from './model.ts';
+export { Generation } from './generation.ts';
 export type {
   EncodeOptions,
   GenerateOptions,
@@ -57,6 +58,13 @@ export type {
   TokenLogprob,
   ChosenLogprob,
 } from './options.ts';
+// #endregion
+
+// #region Talk
+export { Chat } from './chat.ts';
+export type { ChatOptions, TemplateOptions, ApplyTemplateOptions } from './options.ts';
+export type { ChatMessage, Tool, ToolCall, Json } from './chat/messages.ts';
+export type { ChatPrompt } from './chat/prompt.ts';
 // #endregion
 
 // #region Look into a model file

@@ -9,6 +9,9 @@ import { WasmExecutor } from './backend/wasm/executor.ts';
 import type { ByteSource } from './base/byte-source.ts';
 import type { DType } from './base/dtype.ts';
 import { OptionError, SmallMindError, UnsupportedError } from './base/errors.ts';
+import { ChatFormat, readTemplates } from './chat/format.ts';
+import type { FormatRequest } from './chat/format.ts';
+import type { ChatPrompt } from './chat/prompt.ts';
 import { contextSizeOf, limitsFor, withFittingContext } from './context-size.ts';
 import { Engine } from './engine/engine.ts';
 import type { Sequence } from './engine/sequence.ts';
@@ -50,6 +53,8 @@ export interface ModelHost {
   ): HostedRun;
   tokenize(text: string, options: EncodeOptions): Promise<number[]>;
   detokenize(tokens: readonly number[]): Promise<string>;
+  /** A conversation as the model's template puts it. */
+  prompt(request: FormatRequest): Promise<ChatPrompt>;
   /** f32[n, nVocab] for every position, or f32[nVocab] for the last. */
   logits(tokens: readonly number[], all: boolean): Promise<Float32Array>;
   close(): Promise<void>;
@@ -74,6 +79,7 @@ export class LocalModel implements ModelHost {
   readonly thread = 'inline';
   readonly engine: Engine;
   readonly tokenizer: Tokenizer;
+  readonly #format: ChatFormat;
   readonly #executor: Executor;
   readonly #stopTokens: ReadonlySet<number>;
   readonly #pause: NonNullable<LoadHooks['pause']>;
@@ -82,7 +88,7 @@ export class LocalModel implements ModelHost {
 
   private constructor(
     info: ModelInfo,
-    tokenizer: Tokenizer,
+    { tokenizer, format }: PreparedModel,
     executor: Executor,
     engine: Engine,
     { pause = platform.yieldToEvents }: LoadHooks,
@@ -90,6 +96,7 @@ export class LocalModel implements ModelHost {
     this.#pause = pause;
     this.info = info;
     this.tokenizer = tokenizer;
+    this.#format = format;
     this.engine = engine;
     this.#executor = executor;
     const ids = Array.from({ length: tokenizer.nVocab }, (_, id) => id);
@@ -105,12 +112,12 @@ export class LocalModel implements ModelHost {
       opened = gguf.source;
       hooks.onHead?.(gguf);
       const prepared = await prepareModel(gguf, options);
-      const { definition, tokenizer, limits } = prepared;
+      const { definition, limits } = prepared;
       const created = await createExecutor(gguf, prepared, options, hooks);
       const executor = hooks.wrapExecutor?.(created) ?? created;
       const engine = new Engine(executor, limits, definition.hyperParameters.nVocab);
       const info = describe(gguf, definition, executor, limits, performance.now() - startMs);
-      return new LocalModel(info, tokenizer, executor, engine, hooks);
+      return new LocalModel(info, prepared, executor, engine, hooks);
     } finally {
       await opened.close();
     }
@@ -153,6 +160,11 @@ export class LocalModel implements ModelHost {
       throw new OptionError(`a token expected an id of 0..${this.tokenizer.nVocab - 1}, got ${bad}`);
     }
     return this.tokenizer.decode(tokens);
+  }
+
+  async prompt(request: FormatRequest): Promise<ChatPrompt> {
+    this.#requireOpen();
+    return this.#format.prompt(request);
   }
 
   async logits(tokens: readonly number[], all: boolean): Promise<Float32Array> {
@@ -225,6 +237,7 @@ const closedError = (): SmallMindError => new SmallMindError('MODEL_CLOSED', 'th
 export interface PreparedModel {
   readonly definition: ModelDefinition;
   readonly tokenizer: Tokenizer;
+  readonly format: ChatFormat;
   readonly limits: ProgramLimits;
   readonly graph: Graph;
   readonly nThreads: number;
@@ -233,13 +246,15 @@ export interface PreparedModel {
 /** @throws {GgufError}, {UnsupportedError}, {ShapeError} for a file that is damaged or cannot run here */
 export async function prepareModel(gguf: Gguf, options: ResolvedLoadOptions): Promise<PreparedModel> {
   const definition = await defineModel(gguf);
-  const tokenizer = createTokenizer(readVocabulary(gguf.metadata));
+  const vocabulary = readVocabulary(gguf.metadata);
+  const tokenizer = createTokenizer(vocabulary);
+  const format = new ChatFormat(tokenizer, readTemplates(gguf.metadata, vocabulary.tokens));
   requireVocabulary(gguf, definition, tokenizer);
   const limits = limitsFor(definition, options, contextSizeOf(definition, options));
   const graph = definition.buildGraph(limits);
   const nThreads = options.threads ?? chooseThreads(weightBytesPerToken(graph)).threads;
   requireKernels(gguf, graph);
-  return { definition, tokenizer, limits, graph, nThreads };
+  return { definition, tokenizer, format, limits, graph, nThreads };
 }
 
 function requireKernels(gguf: Gguf, graph: Graph): void {

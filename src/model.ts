@@ -1,16 +1,29 @@
-// The public handle of a model, and of a text being generated.
+// The public handle of a model.
 
+import { Chat } from './chat.ts';
+import { requireMessages } from './chat/messages.ts';
+import type { ChatMessage } from './chat/messages.ts';
+import type { ChatPrompt } from './chat/prompt.ts';
+import { Generation } from './generation.ts';
 import type { ModelHost } from './local-model.ts';
 import {
   requireNoFunctions,
   requireText,
   requireTokens,
+  resolveApplyTemplateOptions,
   resolveCount,
   resolveEncodeOptions,
   resolveGenerateOptions,
   resolveLogitsOptions,
 } from './options.ts';
-import type { GenerateManyOptions, GenerateOptions, GenerateResult, LogitsOptions, ModelInfo } from './options.ts';
+import type {
+  ApplyTemplateOptions,
+  ChatOptions,
+  GenerateManyOptions,
+  GenerateOptions,
+  LogitsOptions,
+  ModelInfo,
+} from './options.ts';
 import type { EncodeOptions } from './tokenizer/tokenizer.ts';
 
 /** A loaded model. Close it when it is no longer needed, or declare it with `await using`. */
@@ -76,6 +89,30 @@ export class Model implements AsyncDisposable {
   }
 
   /**
+   * A conversation as the model wants it, in text and tokens, by the template of its file. Control tokens are the
+   * template's alone: spelled out in a message they stay text. The tokens are a prompt for `generate`.
+   * @throws {SmallMindError} CHAT_TEMPLATE where there is none that fits, and with the template's own words
+   */
+  async applyChatTemplate(messages: readonly ChatMessage[], options: ApplyTemplateOptions = {}): Promise<ChatPrompt> {
+    requireMessages(messages);
+    return this.#host.prompt({ messages, ...resolveApplyTemplateOptions(options) });
+  }
+
+  /**
+   * Begins a conversation.
+   * @throws {OptionError} INVALID_OPTION
+   * @example
+   * import { loadModel } from 'smallmind';
+   *
+   * await using model = await loadModel('MODEL.gguf');
+   * const chat = model.chat({ system: 'Answer in one sentence.', template: 'chatml' });
+   * for await (const piece of chat.send('Why is the sky blue?', { maxTokens: 20 })) process.stdout.write(piece);
+   */
+  chat(options: ChatOptions = {}): Chat {
+    return new Chat(this.#host, options);
+  }
+
+  /**
    * Raw logits after `tokens`: f32[nVocab] of the last position, or with `all` f32[tokens.length, nVocab].
    * @throws {SmallMindError} CONTEXT_FULL when there are more tokens than the context holds
    */
@@ -91,65 +128,5 @@ export class Model implements AsyncDisposable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
-  }
-}
-
-/** A text being generated. Pieces that nobody has read yet wait; leaving the loop early ends the generation. */
-export class Generation implements AsyncIterable<string> {
-  /** The whole text with counts and timings; rejects with the signal's reason when aborted. */
-  readonly result: Promise<GenerateResult>;
-  readonly #pieces: string[] = [];
-  #abort: () => void = () => {};
-  #isDone = false;
-  #wake: () => void = () => {};
-
-  /** @internal Use `model.generate`. */
-  constructor(
-    start: (onPiece: (text: string) => void) => { result: Promise<GenerateResult>; abort(): void },
-    signal?: AbortSignal,
-  ) {
-    this.result = this.#run(start, signal);
-    // Whoever reads the pieces gets the error, too; nobody awaiting `result` must not end the process.
-    this.result.catch(() => {});
-  }
-
-  /** Ends the generation; `result` then holds what there is, with the finish reason `abort`. */
-  stop(): void {
-    this.#abort();
-  }
-
-  async *[Symbol.asyncIterator](): AsyncGenerator<string, void, undefined> {
-    try {
-      for (;;) {
-        while (this.#pieces.length > 0) yield this.#pieces.shift()!;
-        if (this.#isDone) break;
-        await new Promise<void>((resolve) => (this.#wake = resolve));
-      }
-      await this.result;
-    } finally {
-      this.#abort();
-    }
-  }
-
-  async #run(
-    start: (onPiece: (text: string) => void) => { result: Promise<GenerateResult>; abort(): void },
-    signal: AbortSignal | undefined,
-  ): Promise<GenerateResult> {
-    try {
-      signal?.throwIfAborted();
-      const run = start((text) => {
-        this.#pieces.push(text);
-        this.#wake();
-      });
-      this.#abort = () => run.abort();
-      signal?.addEventListener('abort', this.#abort, { once: true });
-      const result = await run.result;
-      signal?.throwIfAborted();
-      return result;
-    } finally {
-      signal?.removeEventListener('abort', this.#abort);
-      this.#isDone = true;
-      this.#wake();
-    }
   }
 }

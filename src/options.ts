@@ -3,6 +3,8 @@
 import type { ByteSource } from './base/byte-source.ts';
 import { describeValue } from './base/describe-value.ts';
 import { OptionError } from './base/errors.ts';
+import { requireMessages } from './chat/messages.ts';
+import type { ChatMessage, Json, Tool } from './chat/messages.ts';
 import type { FinishReason } from './engine/sequence.ts';
 import { KV_DTYPES } from './graph/step.ts';
 import type { KvDtype } from './graph/step.ts';
@@ -11,6 +13,7 @@ import { resolveSamplerOptions } from './sampler/options.ts';
 import type { SamplerOptions } from './sampler/options.ts';
 import type { EncodeOptions } from './tokenizer/tokenizer.ts';
 
+export { FALLBACK_NAMES } from './chat/fallbacks.ts';
 export type { EncodeOptions, FinishReason, KvDtype, LogitsProcessor, SamplerOptions };
 
 /**
@@ -128,6 +131,38 @@ export interface GenerateOptions extends Partial<SamplerOptions> {
 export interface GenerateManyOptions extends GenerateOptions {
   /** How many texts, 1..64. Default 1. */
   n?: number;
+}
+
+/** How a conversation is put into the model's words. */
+export interface TemplateOptions {
+  /**
+   * Jinja text, or the name of a family (`chatml`, `llama3`, `gemma`, `phi3`, `mistral`). Default: the file's own, or
+   * that of a family which its vocabulary gives away.
+   */
+  template?: string;
+  /** Further variables of the template, like `{ enable_thinking: false }`. */
+  templateOptions?: Readonly<Record<string, Json>>;
+  /** Functions that the model may call, for templates that know of them. */
+  tools?: readonly Tool[];
+}
+
+/** What `model.applyChatTemplate` takes beside the messages. */
+export interface ApplyTemplateOptions extends TemplateOptions {
+  /** Whether the prompt ends where an answer begins. Default true. */
+  addGenerationPrompt?: boolean;
+}
+
+/** How a conversation begins, and what becomes of it when the context is full. */
+export interface ChatOptions extends TemplateOptions {
+  /** The system's words, before all others. */
+  system?: string;
+  /** A history to go on from. */
+  messages?: readonly ChatMessage[];
+  /**
+   * When the context is full: `forget` leaves the oldest messages out, question and answer together and never the
+   * system's words, until half of the context is free; `stop` fails with CONTEXT_FULL. Default `forget`.
+   */
+  contextFull?: 'forget' | 'stop';
 }
 
 /** Which logits `model.logits` gives. */
@@ -372,6 +407,35 @@ export function resolveEncodeOptions(options: EncodeOptions): Required<EncodeOpt
     addSpecial: boolean('addSpecial', options.addSpecial, true),
     parseSpecial: boolean('parseSpecial', options.parseSpecial, false),
   };
+}
+
+/** @throws {OptionError} naming the option and its value */
+export function resolveApplyTemplateOptions(options: ApplyTemplateOptions) {
+  return {
+    ...resolveTemplateOptions(options),
+    addGenerationPrompt: boolean('addGenerationPrompt', options.addGenerationPrompt, true),
+  };
+}
+
+/** @throws {OptionError} naming the option and its value */
+export function resolveChatOptions(options: ChatOptions): ChatOptions {
+  const { system, messages } = options;
+  if (system !== undefined) requireText('system', system);
+  const isEmpty = Array.isArray(messages) && messages.length === 0;
+  if (messages !== undefined && !isEmpty) requireMessages(messages);
+  return {
+    ...resolveTemplateOptions(options),
+    contextFull: choice<'forget' | 'stop'>('contextFull', options.contextFull, 'forget', ['forget', 'stop']),
+  };
+}
+
+function resolveTemplateOptions(options: TemplateOptions): TemplateOptions {
+  requireObject('options', options);
+  const { template, templateOptions, tools } = options;
+  if (template !== undefined) requireText('template', template);
+  if (templateOptions !== undefined) requireObject('templateOptions', templateOptions);
+  if (tools !== undefined && !Array.isArray(tools)) refuse('tools', 'an array of tools', tools);
+  return { template, templateOptions, tools };
 }
 
 /** @throws {OptionError} naming the option and its value */

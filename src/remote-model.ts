@@ -4,6 +4,8 @@
 import { platform } from '#platform';
 import { spawnEngineWorker } from '#spawnEngine';
 import { SmallMindError, fromErrorRecord } from './base/errors.ts';
+import type { FormatRequest } from './chat/format.ts';
+import type { ChatPrompt } from './chat/prompt.ts';
 import type { WorkerHandle } from './base/platform.ts';
 import type { SourceLender } from './lent-source.ts';
 import type { HostedRun, LoadHooks, ModelHost } from './local-model.ts';
@@ -174,6 +176,10 @@ export class RemoteModel implements ModelHost {
 
   async detokenize(tokens: readonly number[]): Promise<string> {
     return this.#request('detokenize', { model: this.#model, tokens }).answer;
+  }
+
+  async prompt(request: FormatRequest): Promise<ChatPrompt> {
+    return this.#request('prompt', { model: this.#model, request }).answer;
   }
 
   async logits(tokens: readonly number[], all: boolean): Promise<Float32Array> {

@@ -3,6 +3,8 @@
 // cannot be posted.
 
 import type { ErrorRecord } from './base/errors.ts';
+import type { FormatRequest } from './chat/format.ts';
+import type { ChatPrompt } from './chat/prompt.ts';
 import type { LentSource, SourceAnswer, SourceQuestion } from './lent-source.ts';
 import type {
   GenerateResult,
@@ -30,6 +32,7 @@ export interface Requests {
   };
   tokenize: { args: { model: number; text: string; options: EncodeOptions }; answer: number[] };
   detokenize: { args: { model: number; tokens: readonly number[] }; answer: string };
+  prompt: { args: { model: number; request: FormatRequest }; answer: ChatPrompt };
   logits: { args: { model: number; tokens: readonly number[]; all: boolean }; answer: Float32Array };
   close: { args: { model: number }; answer: void };
 }

@@ -55,6 +55,7 @@ const handlers: Handlers = {
   },
   tokenize: async (_, { model, text, options }) => modelOf(model).tokenize(text, options),
   detokenize: async (_, { model, tokens }) => modelOf(model).detokenize(tokens),
+  prompt: async (_, { model, request }) => modelOf(model).prompt(request),
   logits: async (_, { model, tokens, all }) => modelOf(model).logits(tokens, all),
   async close(_, { model }) {
     const closing = modelOf(model);

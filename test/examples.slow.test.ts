@@ -236,17 +236,19 @@ describe('examples', { skip: whySkip() }, () => {
     const outDir = join(scratch, 'with-maps');
     build('vite-page', '--', '--sourcemap', '--outDir', outDir);
     const files = globSync('**/*.js', { cwd: outDir }).sort();
-    // Of the engine for the page's own thread, `thread: 'inline'`, a chunk that is not loaded unasked.
-    const loaded = files.filter((file) => !file.includes('local-model'));
+    const sourcesOf = (file: string) =>
+      (JSON.parse(readFileSync(join(outDir, `${file}.map`), 'utf8')) as { sources: string[] }).sources;
+    // Of the engine for the page's own thread, `thread: 'inline'`, and of chat templates: chunks not loaded unasked.
+    const isLoaded = (file: string): boolean =>
+      !file.includes('local-model') && !sourcesOf(file).some((source) => source.includes('/jinja/'));
+    const loaded = files.filter(isLoaded);
     assert.equal(loaded.length, 3);
     const sizes = loaded.map((file) => gzipSync(readFileSync(join(EXAMPLES, 'vite-page', 'dist', file))).length);
     loaded.forEach((file, i) => t.diagnostic(`${file}: ${(sizes[i]! / 1000).toFixed(1)} kB gzip`));
     const total = sizes.reduce((sum, size) => sum + size, 0);
     t.diagnostic(`engine in a page: ${(total / 1000).toFixed(1)} kB gzip`);
     assert.ok(total <= ENGINE_GZIP_BYTES_MAX);
-    const sources = files.flatMap(
-      (file) => (JSON.parse(readFileSync(join(outDir, `${file}.map`), 'utf8')) as { sources: string[] }).sources,
-    );
+    const sources = files.flatMap(sourcesOf);
     assert.ok(sources.some((source) => source.includes('/engine/')));
     assert.deepEqual(
       sources.filter((source) => /smallmind\/(dist|src)\/(training|eval|cli|convert)/.test(source)),

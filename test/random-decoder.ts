@@ -18,6 +18,8 @@ export interface DecoderShape {
   readonly nFf: number;
   readonly nVocab: number;
   readonly nCtx: number;
+  /** Every token goes through all experts: where values are rounded coarsely, a choice is another one now and then. */
+  readonly usesAllExperts?: boolean;
 }
 
 export interface FileKind {
@@ -33,6 +35,12 @@ export interface FileKind {
   /** One matrix for queries, keys and values; one for gate and up. */
   readonly isQkvFused?: boolean;
   readonly ffn?: 'gated' | 'fused' | 'plain';
+  /** A mixture of experts. The shared one has a gate unless it is said to have none. */
+  readonly experts?: { readonly shared?: 'gated' | 'plain'; readonly hasBiases?: boolean };
+  /** Every head has keys of its own, whatever the shape says. */
+  readonly hasOwnKeys?: boolean;
+  /** A sink for each head. */
+  readonly hasSinks?: boolean;
   /** Part of a head that is rotated. Default all. */
   readonly rotated?: number;
   /** Keys after the architecture's name. */
@@ -45,12 +53,31 @@ const PARTS = ['attn_q', 'attn_k', 'attn_v', 'attn_output', 'ffn_gate', 'ffn_up'
 const QKV_BIASES = ['attn_q', 'attn_k', 'attn_v'];
 const ALL_NORMS = ['attn_norm', 'post_attention_norm', 'ffn_norm', 'post_ffw_norm'];
 const WINDOW = u32(40);
+const [N_EXPERT, N_EXPERT_USED, N_FF_EXPERT] = [5, 2, 64];
 
 /** By what the test calls it: the architecture, and which of its variants. */
 export const FILE_KINDS: Readonly<Record<string, FileKind>> = {
   qwen2: { architecture: 'qwen2', biases: QKV_BIASES },
   'qwen2, tied': { architecture: 'qwen2', biases: QKV_BIASES, isTied: true },
   qwen3: { architecture: 'qwen3', qkNorm: 'head' },
+  'llama with experts': { architecture: 'llama', experts: {} },
+  qwen2moe: { architecture: 'qwen2moe', biases: QKV_BIASES, experts: { shared: 'gated' } },
+  qwen3moe: { architecture: 'qwen3moe', qkNorm: 'head', experts: {} },
+  olmoe: { architecture: 'olmoe', qkNorm: 'row', hasOwnKeys: true, experts: {} },
+  granitemoe: { architecture: 'granitemoe', metadata: graniteScales, experts: { shared: 'plain' } },
+  'gpt-oss': {
+    architecture: 'gpt-oss',
+    layerNorms: ['attn_norm', 'post_attention_norm'],
+    biases: PARTS,
+    experts: { hasBiases: true },
+    hasSinks: true,
+    metadata: () => ({
+      'attention.sliding_window': WINDOW,
+      'rope.scaling.type': text('yarn'),
+      'rope.scaling.factor': f32(4),
+      'rope.scaling.original_context_length': u32(64),
+    }),
+  },
   gemma: { architecture: 'gemma', isTied: true },
   gemma2: {
     architecture: 'gemma2',
@@ -97,15 +124,7 @@ export const FILE_KINDS: Readonly<Record<string, FileKind>> = {
   'stablelm in parallel': { architecture: 'stablelm', norm: 'layer', rotated: 0.25, layerNorms: ['attn_norm'] },
   starcoder2: { architecture: 'starcoder2', norm: 'layer', ffn: 'plain', biases: PARTS },
   olmo2: { architecture: 'olmo2', qkNorm: 'row', layerNorms: ['post_attention_norm', 'post_ffw_norm'] },
-  granite: {
-    architecture: 'granite',
-    metadata: () => ({
-      embedding_scale: f32(12),
-      residual_scale: f32(0.22),
-      'attention.scale': f32(0.1),
-      logit_scale: f32(1.5),
-    }),
-  },
+  granite: { architecture: 'granite', metadata: graniteScales },
   smollm3: { architecture: 'smollm3' },
   phi2: {
     architecture: 'phi2',
@@ -136,8 +155,18 @@ export const FILE_KINDS: Readonly<Record<string, FileKind>> = {
   },
 };
 
+function graniteScales(): Readonly<Record<string, MetadataEntry>> {
+  return {
+    embedding_scale: f32(12),
+    residual_scale: f32(0.22),
+    'attention.scale': f32(0.1),
+    logit_scale: f32(1.5),
+  };
+}
+
 /** The bytes of a file. */
-export function randomDecoderGguf(kind: FileKind, shape: DecoderShape): Uint8Array<ArrayBuffer> {
+export function randomDecoderGguf(kind: FileKind, wanted: DecoderShape): Uint8Array<ArrayBuffer> {
+  const shape = kind.hasOwnKeys ? { ...wanted, nHeadKv: wanted.nHead } : wanted;
   return writeGguf({ metadata: metadataOf(kind, shape), tensors: tensorsOf(kind, shape) });
 }
 
@@ -157,6 +186,12 @@ function metadataOf(kind: FileKind, shape: DecoderShape): Entries {
     'rope.dimension_count': u32(rotatedOf(kind, shape)),
     'rope.freq_base': f32(10_000),
     ...kind.metadata?.(shape),
+    ...(kind.experts && {
+      expert_count: u32(N_EXPERT),
+      expert_used_count: u32(shape.usesAllExperts ? N_EXPERT : N_EXPERT_USED),
+      expert_feed_forward_length: u32(expertWidth(kind, shape)),
+      expert_shared_feed_forward_length: u32(kind.experts.shared ? shape.nFf : 0),
+    }),
   };
   if (shape.headDim * shape.nHead !== shape.nEmbd) {
     own['attention.key_length'] = u32(shape.headDim);
@@ -169,6 +204,10 @@ function metadataOf(kind: FileKind, shape: DecoderShape): Entries {
   ];
 }
 
+/** llama.cpp takes that of a file's other layers in some architectures. */
+const expertWidth = ({ architecture }: FileKind, { nFf }: DecoderShape): number =>
+  /^(qwen|gpt-oss)/.test(architecture) ? N_FF_EXPERT : nFf;
+
 function tensorsOf(kind: FileKind, shape: DecoderShape) {
   const { nEmbd, nHead, nHeadKv, headDim, nFf, nVocab, nLayer } = shape;
   const { biases = [], layerNorms = ['attn_norm', 'ffn_norm'], ffn = 'gated' } = kind;
@@ -180,6 +219,26 @@ function tensorsOf(kind: FileKind, shape: DecoderShape) {
   const linear = (name: string, part: string, nOut: number, nIn: number): void => {
     matrix(name, nOut, nIn);
     if (biases.includes(part)) vector(`${name}.bias`, nOut, 0);
+  };
+  const stack = (name: string, nOut: number, nIn: number): void => {
+    matrix(name, N_EXPERT * nOut, nIn);
+    tensors.push({ ...tensors.pop()!, shape: [N_EXPERT, nOut, nIn] });
+    if (!kind.experts?.hasBiases) return;
+    vector(`${name}.bias`, N_EXPERT * nOut, 0);
+    tensors.push({ ...tensors.pop()!, shape: [N_EXPERT, nOut] });
+  };
+  const experts = (name: string, { shared, hasBiases }: NonNullable<FileKind['experts']>): void => {
+    const width = expertWidth(kind, shape);
+    matrix(`${name}_gate_inp`, N_EXPERT, nEmbd, 'F32');
+    if (hasBiases) vector(`${name}_gate_inp.bias`, N_EXPERT, 0);
+    stack(`${name}_gate_exps`, width, nEmbd);
+    stack(`${name}_up_exps`, width, nEmbd);
+    stack(`${name}_down_exps`, nEmbd, width);
+    if (!shared) return;
+    if (shared === 'gated') vector(`${name}_gate_inp_shexp.weight`, nEmbd, 0);
+    matrix(`${name}_gate_shexp`, nFf, nEmbd);
+    matrix(`${name}_up_shexp`, nFf, nEmbd);
+    matrix(`${name}_down_shexp`, nEmbd, nFf);
   };
   const [nQ, nKv] = [nHead * headDim, nHeadKv * headDim];
   matrix('token_embd', nVocab, nEmbd);
@@ -198,6 +257,11 @@ function tensorsOf(kind: FileKind, shape: DecoderShape) {
       norm(name('attn_k_norm'), kind.qkNorm === 'head' ? headDim : nKv, 'rms');
     }
     linear(name('attn_output'), 'attn_output', nEmbd, nQ);
+    if (kind.hasSinks) vector(name('attn_sinks.weight'), nHead, 1);
+    if (kind.experts) {
+      experts(name('ffn'), kind.experts);
+      continue;
+    }
     if (ffn === 'gated') linear(name('ffn_gate'), 'ffn_gate', nFf, nEmbd);
     linear(name('ffn_up'), 'ffn_up', ffn === 'fused' ? 2 * nFf : nFf, nEmbd);
     linear(name('ffn_down'), 'ffn_down', nEmbd, nFf);

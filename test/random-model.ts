@@ -38,6 +38,8 @@ export interface RandomLlamaOptions {
   readonly ropeScaling?: RopeScalingEntries;
   /** Of `nVocab` tokens. By default a synthetic one for SPM. */
   readonly vocabulary?: Vocabulary;
+  /** `tokenizer.chat_template`. By default the file has none. */
+  readonly chatTemplate?: string;
 }
 
 export interface RopeScalingEntries {
@@ -57,7 +59,7 @@ export function randomLlamaGguf(options: RandomLlamaOptions): Uint8Array<ArrayBu
 
 export type RandomGpt2Options = Omit<
   RandomLlamaOptions,
-  'nHeadKv' | 'headDim' | 'freqFactors' | 'ropeScaling' | 'vocabulary'
+  'nHeadKv' | 'headDim' | 'freqFactors' | 'ropeScaling' | 'vocabulary' | 'chatTemplate'
 >;
 
 /** The same for gpt2; biases and position embeddings are F32. */
@@ -140,6 +142,7 @@ function hyperParameters(options: RandomLlamaOptions): Entries {
     const entry = typeof value === 'string' ? text(value) : key.endsWith('length') ? u32(value) : f32(value);
     entries.push([`llama.rope.scaling.${key}`, entry]);
   }
+  if (options.chatTemplate !== undefined) entries.push(['tokenizer.chat_template', text(options.chatTemplate)]);
   // Readers assume nEmbd / nHead unless these say otherwise.
   if (headDim * options.nHead !== options.nEmbd) {
     entries.push(['llama.attention.key_length', u32(headDim)], ['llama.attention.value_length', u32(headDim)]);

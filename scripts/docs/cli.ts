@@ -19,7 +19,7 @@ Ctrl-C ends a command in good order: \`run\` says how fast it was, \`train\` sav
 
 export async function writeCli(): Promise<string> {
   const program = new Command('smallmind');
-  const context = { signal: new AbortController().signal, version: '', isVerbose: () => false };
+  const context = { signal: new AbortController().signal, version: '', isVerbose: () => false, report() {} };
   await defineProgram(program, context, () => true);
   const globals = program.options.filter(({ long }) => long !== '--version');
   const list = program.commands.map((command) => [`[${command.name()}](#${command.name()})`, command.description()]);
@@ -74,7 +74,12 @@ function readExtraHelp(command: Command): { examples: string[]; notes: string } 
     .split('\n')
     .map((line) => line.trim());
   if (block === '') throw new Error(`smallmind ${command.name()} --help has no examples`);
-  return { examples, notes: inCell(notes.trim().replaceAll('\n', ' ')) };
+  // What is indented is a table in plain text.
+  const parts = notes.trim().split(/((?:\n {2}.*)+)/);
+  const written = parts.map((part, i) =>
+    i % 2 === 0 ? inCell(part.trim().replaceAll('\n', ' ')) : `\`\`\`${part.replaceAll('\n  ', '\n')}\n\`\`\``,
+  );
+  return { examples, notes: written.join('\n\n') };
 }
 
 const sentence = (text: string): string => `${text[0]!.toUpperCase()}${text.slice(1)}.`;

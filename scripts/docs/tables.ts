@@ -55,7 +55,10 @@ function architectures(): string {
   const folder = fileURLToPath(new URL('../../src/models/', import.meta.url));
   const rows = globSync('*.ts', { cwd: folder }).flatMap((file) => {
     const text = readFileSync(folder + file, 'utf8');
-    const defined = names.filter((name) => new RegExp(`^export (const|(async )?function) ${name}\\b`, 'm').test(text));
+    const defined = names.filter((name) => {
+      const exported = name.replace(/-(.)/g, (_, letter: string) => letter.toUpperCase());
+      return new RegExp(`^export (const|(async )?function) ${exported}\\b`, 'm').test(text);
+    });
     const head = text
       .split('\n\n')[0]!
       .replace(/^\/\/ ?/gm, '')

@@ -20,6 +20,7 @@ export type ErrorCode =
   | 'UNSUPPORTED_FEATURE'
   | 'SHAPE_MISMATCH'
   | 'INVALID_OPTION'
+  | 'CHAT_TEMPLATE'
   | 'CONTEXT_FULL'
   | 'OUT_OF_MEMORY'
   | 'NUMERIC'

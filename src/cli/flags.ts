@@ -7,7 +7,7 @@ import type { Flag } from './usage.ts';
 
 const number = (flags: string, name: string, help: string): Flag => ({ flags, name, help, parse: parseNumber });
 
-export const CONTEXT_FLAG = number('--ctx <N>', 'nCtx', 'context in tokens (default: as trained, at most 4096)');
+export const CONTEXT_FLAG = number('-c, --ctx <N>', 'nCtx', 'context in tokens (default: as trained, at most 4096)');
 
 export const FIT_FLAG: Flag = {
   flags: '--fit',
@@ -68,8 +68,10 @@ export const LOGIT_BIAS_FLAG: Flag = {
   parse: collectNumbers,
 };
 
-export const LENGTH_FLAGS: readonly Flag[] = [
-  { ...number('-n, --max-tokens <N>', 'maxTokens', 'tokens to generate at most'), fallback: 512 },
+export const MAX_TOKENS_FLAG = number('-n, --max-tokens <N>', 'maxTokens', 'tokens to generate at most');
+
+/** What else ends a text before its time. */
+export const END_FLAGS: readonly Flag[] = [
   number('--max-time <MS>', 'maxTimeMs', 'end after so many milliseconds (default: no limit)'),
   {
     flags: '--stop <TEXT>',
@@ -77,6 +79,11 @@ export const LENGTH_FLAGS: readonly Flag[] = [
     help: 'end where this text comes, and leave it out; up to 16 of them',
     parse: collectTexts,
   },
+];
+
+export const LENGTH_FLAGS: readonly Flag[] = [
+  { ...MAX_TOKENS_FLAG, fallback: 512 },
+  ...END_FLAGS,
   {
     flags: '--context-full <WHAT>',
     name: 'contextFull',

@@ -13,7 +13,7 @@ const program = new Command('smallmind');
 const args = process.argv.slice(2);
 
 try {
-  const context = { signal: listenForInterruption(report), version, isVerbose };
+  const context = { signal: listenForInterruption(report), version, isVerbose, report };
   // Of the others their line in the help is all that is needed.
   await defineProgram(program, context, (name) => args.includes(name));
   if (args.length === 0) program.help({ error: true });

@@ -9,6 +9,8 @@ export interface CommandContext {
   readonly signal: AbortSignal;
   readonly version: string;
   isVerbose(): boolean;
+  /** Says on stderr what went wrong, for commands that go on. */
+  report(error: unknown): void;
 }
 
 /** Adds arguments, options and action to a command. */
@@ -16,6 +18,7 @@ type DefineCommand = (command: Command, context: CommandContext) => void;
 
 export const COMMANDS: Readonly<Record<string, { summary: string; load(): Promise<DefineCommand> }>> = {
   run: { summary: 'generate text with a model', load: async () => (await import('./run.ts')).defineRun },
+  chat: { summary: 'talk with a model', load: async () => (await import('./chat.ts')).defineChat },
   inspect: {
     summary: 'show what a model file holds and needs',
     load: async () => (await import('./inspect.ts')).defineInspect,
@@ -45,6 +48,7 @@ export const COMMANDS: Readonly<Record<string, { summary: string; load(): Promis
 const EXAMPLES = `
 Examples:
   smallmind run model.gguf -p "Once upon a time"
+  smallmind chat model.gguf
   smallmind inspect model.gguf
   smallmind train --data stories.txt --out run
   smallmind export run -o model.gguf

@@ -1,17 +1,16 @@
 // smallmind run: loads a model and writes what it has to say after a prompt, as it comes, or all at once as JSON.
 
-import { stat } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { styleText } from 'node:util';
 import type { Command } from 'commander';
-import type { GenerateOptions, GenerateResult, Generation, LoadOptions, Model } from '../index.ts';
+import type { GenerateOptions, GenerateResult, Generation, LoadOptions } from '../index.ts';
 import { resolveGenerateOptions, resolveLoadOptions } from '../options.ts';
 import { storiesModel } from '../stories.ts';
 import { LENGTH_FLAGS, LOAD_FLAGS, LOGIT_BIAS_FLAG, SAMPLER_FLAGS } from './flags.ts';
 import { Interrupted } from './interruption.ts';
-import { LoadingBar } from './loading-bar.ts';
+import { describeModel, openModel } from './open-model.ts';
 import type { CommandContext } from './program.ts';
-import { formatBytes, formatCount, formatRate } from './text.ts';
+import { describeRate } from './text.ts';
 import { UsageError, addFlags, checkFlags, readFlags } from './usage.ts';
 
 const EXAMPLES = `
@@ -63,7 +62,7 @@ async function run(path = fileURLToPath(storiesModel), options: RunOptions, cont
   checkFlags(GENERATE_FLAGS, () => resolveGenerateOptions(generateOptions));
 
   const startMs = performance.now();
-  await using model = await load(path, loadOptions, signal);
+  await using model = await openModel(path, loadOptions, signal);
   const loadMs = performance.now() - startMs;
   if (context.isVerbose()) process.stderr.write(`${describeModel(model, loadMs)}\n`);
   const prompt = options.prompt ?? (await readStdin(signal));
@@ -73,31 +72,6 @@ async function run(path = fileURLToPath(storiesModel), options: RunOptions, cont
   if (options.json) printJson(await generation.result, loadMs);
   else await printText(prompt, generation, signal);
   signal.throwIfAborted();
-}
-
-/** Models up to this size take a step in milliseconds. */
-const INLINE_FILE_BYTES_MAX = 64 << 20;
-
-async function load(path: string, options: LoadOptions, signal: AbortSignal): Promise<Model> {
-  const { loadModel } = await import('../index.ts');
-  // The worker keeps this thread free to hear Ctrl-C while a large model takes a step, but its start takes 100 ms.
-  const fileBytes = await stat(path).then(
-    ({ size }) => size,
-    () => (/^https?:/i.test(path) ? Infinity : 0),
-  );
-  const thread = fileBytes <= INLINE_FILE_BYTES_MAX ? 'inline' : 'worker';
-  const bar = new LoadingBar(path);
-  try {
-    return await loadModel(path, { ...options, thread, signal, onProgress: (progress) => bar.update(progress) });
-  } finally {
-    await bar.stop();
-  }
-}
-
-function describeModel({ info }: Model, loadMs: number): string {
-  const { architecture, nParameters, nCtx, memoryBytes, executor } = info;
-  const size = `${formatCount(nParameters)} parameters, ${nCtx} tokens of context, ${formatBytes(memoryBytes)}`;
-  return `${architecture}, ${size}; ${executor}; loaded in ${loadMs.toFixed(0)} ms`;
 }
 
 /** All of stdin as text, without the line break that ends it. */
@@ -135,12 +109,6 @@ function describeResult({ promptTokens, tokens, timings, seed, finishReason }: G
   if (finishReason === 'context') parts.push('the context is full: give a larger --ctx, or --context-full shift');
   if (finishReason === 'time') parts.push('the time of --max-time is over');
   return parts.join(' · ');
-}
-
-/** Without a rate where none was measured: decoding is timed from the first token on. */
-function describeRate(unit: string, count: number, perSecond: number): string {
-  const rate = perSecond > 0 ? `, ${formatRate(perSecond)} tokens/s` : '';
-  return `${count} ${unit}${count === 1 ? '' : 's'}${rate}`;
 }
 
 function printJson(result: GenerateResult, loadMs: number): void {

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { cut, formatBytes, formatColumns, formatCount, formatRate, oneLine, wrap } from './text.ts';
+import { cut, formatBytes, formatColumns, formatCount, formatRate, oneLine, withoutControls, wrap } from './text.ts';
 
 test('sizes have at most three digits and a binary unit', () => {
   const cases = { 0: '0 bytes', 999: '999 bytes', 1000: '1.0 KiB', 102348: '99.9 KiB', 1185728: '1.1 MiB' };
@@ -38,4 +38,8 @@ test('text is cut with an ellipsis, and wrapped at spaces', () => {
   assert.deepEqual([cut('abcdef', 6), cut('abcdefg', 6)], ['abcdef', 'abcde…']);
   assert.deepEqual(wrap('one two three', 7), ['one two', 'three']);
   assert.deepEqual(wrap('unbreakable', 4), ['unbreakable']);
+});
+
+test('text loses what would steer a terminal, and keeps lines and tabs', () => {
+  assert.equal(withoutControls('a\tb\r\n\u001b[31mc\u009b2J\u007f é'), 'a\tb\n[31mc2J é');
 });

@@ -20,6 +20,17 @@ export function formatRate(perSecond: number): string {
   return perSecond.toFixed(perSecond < 10 ? 1 : 0);
 }
 
+/** Without a rate where none was measured: decoding is timed from the first token on. */
+export function describeRate(unit: string, count: number, perSecond: number): string {
+  const rate = perSecond > 0 ? `, ${formatRate(perSecond)} tokens/s` : '';
+  return `${count} ${unit}${count === 1 ? '' : 's'}${rate}`;
+}
+
+/** Lines of text without what would steer a terminal; tabs stay. */
+export function withoutControls(text: string): string {
+  return text.replace(/(?![\n\t])\p{Cc}/gu, '');
+}
+
 /** Text from a file on one line, harmless to a terminal: control characters are escaped. */
 export function oneLine(text: string): string {
   const escape = (c: string): string => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`;

@@ -1,7 +1,7 @@
 // Flags as they are written on the command line, and the mistakes in them. The library checks ranges; here its names
 // become flags again, so that a message speaks of what was typed.
 
-import { Option } from 'commander';
+import { InvalidArgumentError, Option } from 'commander';
 import type { Command } from 'commander';
 import type { SmallMindError } from '../index.ts';
 
@@ -40,6 +40,20 @@ export function collectTexts(text: string, previous: unknown = []): readonly str
 export function collectNumbers(text: string, previous: unknown = {}): Record<string, unknown> {
   const [id = '', value = ''] = text.split('=', 2);
   return { ...(previous as object), [id]: value === '-Infinity' ? -Infinity : parseNumber(value) };
+}
+
+/** For `KEY=JSON`, which may be given several times: an object of all. What is not JSON is text. */
+export function collectJson(text: string, previous: unknown = {}): Record<string, unknown> {
+  const [, key, value] = /^([^=]+)=([^]*)$/.exec(text) ?? [];
+  if (key === undefined || value === undefined) throw new InvalidArgumentError('Expected KEY=JSON.');
+  const parse = (): unknown => {
+    try {
+      return JSON.parse(value);
+    } catch {
+      return value;
+    }
+  };
+  return { ...(previous as object), [key]: parse() };
 }
 
 export function addFlags(command: Command, heading: string, flags: readonly Flag[]): void {

@@ -44,6 +44,10 @@ export function lower(graph: Graph, rules: LoweringRules): Graph {
       const [x, weight, ...addends] = fused.inputs as [Tensor, Tensor, ...Tensor[]];
       return lowered.apply('matmul', [activation(x, weight), at(weight), ...addends.map(at)], {}, name);
     }
+    if (op === 'expertMatmul') {
+      const [x, weight, ids] = inputs as [Tensor, Tensor, Tensor];
+      return lowered.apply(op, [activation(x, weight), at(weight), at(ids)], params, name);
+    }
     // Only weights are packed; plain matrices have kernels of their own.
     if (op === 'matmul') return lowered.apply('matmulNT', inputs.map(at), {}, name);
     const isPlain = inputs.every((t) => t.op !== 'weight');
@@ -62,7 +66,7 @@ export function lower(graph: Graph, rules: LoweringRules): Graph {
 
   /** The operand of a matmul; quantised once for all matmuls that share it. */
   function activation(x: Tensor, weight: Tensor): Tensor {
-    const dtype = activationTypeOf(x, weight, rules);
+    const dtype = activationTypeOf(weight, rules);
     if (!dtype) return at(x);
     let q = quantized[dtype].get(x);
     if (!q) {
@@ -75,9 +79,15 @@ export function lower(graph: Graph, rules: LoweringRules): Graph {
 
 const quantizedAs = (dtype: ActivationDType): OpParams => ({ quantized: dtype === 'Q8A' ? 1 : 2 });
 
-/** To what the operand x of a matmul with a weight is quantised, if it is. */
-const activationTypeOf = (x: Tensor, weight: Tensor, rules: LoweringRules): ActivationDType | undefined =>
-  columnsOf(x) % 32 === 0 ? rules.activationType(weight.dtype as DType) : undefined;
+/** The weight that multiplies operand 0. */
+function packedOperand({ op, inputs }: Tensor): Tensor | undefined {
+  const isProduct = op === 'matmul' || op === 'expertMatmul';
+  return isProduct && inputs[1]!.op === 'weight' ? inputs[1] : undefined;
+}
+
+/** To what the other operand of a matmul with a weight is quantised, if it is. */
+const activationTypeOf = (weight: Tensor, rules: LoweringRules): ActivationDType | undefined =>
+  columnsOf(weight) % 32 === 0 ? rules.activationType(weight.dtype as DType) : undefined;
 
 /** The type in which all readers of a node want it, where they agree: matmuls with weights of some types. */
 function quantizedUses(
@@ -91,8 +101,8 @@ function quantizedUses(
   };
   for (const node of graph.nodes) {
     if (!isLive(node, nUses)) continue;
-    const weight = node.op === 'matmul' && node.inputs[1]!.op === 'weight' ? node.inputs[1] : undefined;
-    node.inputs.forEach((t, i) => read(t, weight && i === 0 ? activationTypeOf(t, weight, rules) : undefined));
+    const weight = packedOperand(node);
+    node.inputs.forEach((t, i) => read(t, weight && i === 0 ? activationTypeOf(weight, rules) : undefined));
   }
   for (const output of graph.outputs) read(output);
   return types;
@@ -122,8 +132,7 @@ function findFusions(graph: Graph, nUses: ReadonlyMap<Tensor, number>, rules: Lo
   for (const node of graph.nodes) {
     if (!isLive(node, nUses)) continue;
     const { op, inputs } = node;
-    const isMatmul = op === 'matmul' && inputs[1]!.op === 'weight';
-    if (isMatmul) heads.set(node, { op: 'matmul', inputs });
+    if (op === 'matmul' && packedOperand(node)) heads.set(node, { op: 'matmul', inputs });
     const part = inputs.find((t) => nUses.get(t) === 1 && isAbsorbed(node, t, heads.get(t), rules));
     if (!part) continue;
     const others = inputs.filter((t) => t !== part);

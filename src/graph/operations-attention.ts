@@ -23,7 +23,8 @@ export const ATTENTION_OPERATIONS: Readonly<Record<AttentionOp, Operation>> = {
 
   /**
    * Causal attention over the paged cache. Operands: q [rows, nHead·headDim], keys and values (written state)
-   * [nBlock·blockSize, nHeadKv·headDim], positions i32[rows], sequences i32[rows], blockTables i32[nSeq, nBlockPerSeq].
+   * [nBlock·blockSize, nHeadKv·headDim], positions i32[rows], sequences i32[rows], blockTables i32[nSeq, nBlockPerSeq],
+   * and perhaps sinks f32[nHead], a score of nothing that takes its share of each head's softmax.
    * Row i of sequence s attends to its positions 0..positions[i], with a window to the last `window` of them; position
    * p lies in row blockTables[s][p / blockSize]·blockSize + p % blockSize. Params: nHead, nHeadKv, headDim, blockSize,
    * scale, softcap (scores become softcap · tanh(score / softcap)), window; both 0 or absent: none.
@@ -32,9 +33,15 @@ export const ATTENTION_OPERATIONS: Readonly<Record<AttentionOp, Operation>> = {
     write: 'store',
     sharesScratch: true,
     infer(inputs, params) {
-      const [q, keys, values] = operands(inputs, 6, 'attention') as unknown as [Tensor, Tensor, Tensor];
+      const [q, keys, values] = operands(inputs, inputs.length === 7 ? 7 : 6, 'attention') as unknown as [
+        Tensor,
+        Tensor,
+        Tensor,
+      ];
+      const sinks = inputs[6];
       const { nHead, nHeadKv, headDim } = params as { nHead: number; nHeadKv: number; headDim: number };
       expect(columnsOf(q) === nHead * headDim, 'attention', inputs, 'q has nHead · headDim columns');
+      expect(!sinks || elementsMax(sinks) === nHead, 'attention', inputs, 'there is a sink for each head');
       expect(columnsOf(keys) === nHeadKv * headDim, 'attention', inputs, 'keys have nHeadKv · headDim columns');
       expect(columnsOf(values) === columnsOf(keys) && nHead % nHeadKv === 0, 'attention', inputs, 'heads must divide');
       return { shape: q.shape };

@@ -22,6 +22,7 @@ export type LayerOp =
   | 'mul'
   | 'scale'
   | 'softcap'
+  | 'sigmoid'
   | 'silu'
   | 'gelu'
   | 'siluMul'
@@ -34,13 +35,17 @@ function quantizedType({ quantized }: OpParams): { dtype?: ActivationDType } {
 }
 
 export const LAYER_OPERATIONS: Readonly<Record<LayerOp, Operation>> = {
-  /** Rows of a table: out[i] = weight[ids[i]]. */
+  /**
+   * Rows of a table: out[i] = weight[ids[i]]. With ids i32[rows, k] there are k of them side by side: f32[rows,
+   * k · columns].
+   */
   embed: {
     write: 'store',
     infer(inputs) {
       const [weight, ids] = operands(inputs, 2, 'embed') as [Tensor, Tensor];
-      expect(ids.shape.length === 1 && ids.dtype === 'I32', 'embed', inputs, 'ids must be i32[n]');
-      return { shape: [ids.shape[0]!, columnsOf(weight)] };
+      expect(ids.dtype === 'I32', 'embed', inputs, 'ids must be i32');
+      const nBeside = ids.shape.length === 1 ? 1 : columnsOf(ids);
+      return { shape: [ids.shape[0]!, nBeside * columnsOf(weight)] };
     },
     gradient: (g, node, dOut) => [
       g.apply('embedGradient', [dOut, node.inputs[1]!], { nRows: dimMax(node.inputs[0]!.shape[0]!) }),
@@ -131,6 +136,9 @@ export const LAYER_OPERATIONS: Readonly<Record<LayerOp, Operation>> = {
       return sameAsFirst('softcap', 1)(inputs, params);
     },
   },
+
+  /** 1 / (1 + e^−x). */
+  sigmoid: { write: 'inPlace', infer: sameAsFirst('sigmoid', 1) },
 
   /** x · sigmoid(x). */
   silu: {

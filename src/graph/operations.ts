@@ -3,6 +3,8 @@
 
 import { ATTENTION_OPERATIONS } from './operations-attention.ts';
 import type { AttentionOp } from './operations-attention.ts';
+import { EXPERT_OPERATIONS } from './operations-experts.ts';
+import type { ExpertOp } from './operations-experts.ts';
 import { LAYER_OPERATIONS } from './operations-layers.ts';
 import type { LayerOp } from './operations-layers.ts';
 import { MATMUL_OPERATIONS } from './operations-matmul.ts';
@@ -37,12 +39,13 @@ const BASIC_OPERATIONS: Readonly<Record<BasicOp, Operation>> = {
   clear: { write: 'stateful', infer: sameAsFirst('clear', 1) },
 };
 
-export type OpName = BasicOp | LayerOp | MatmulOp | AttentionOp | TrainingOp;
+export type OpName = BasicOp | LayerOp | MatmulOp | ExpertOp | AttentionOp | TrainingOp;
 
 export const OPERATIONS: Readonly<Record<OpName, Operation>> = {
   ...BASIC_OPERATIONS,
   ...LAYER_OPERATIONS,
   ...MATMUL_OPERATIONS,
+  ...EXPERT_OPERATIONS,
   ...ATTENTION_OPERATIONS,
   ...TRAINING_OPERATIONS,
 };

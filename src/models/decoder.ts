@@ -1,17 +1,20 @@
 // What most architectures are: a stack of layers of attention and a feed-forward part, which differ in the few things
 // that `Differences` names. An architecture's own file says which of them it has, as data.
 
+import { GgufError } from '../base/errors.ts';
 import { stepInputs } from '../graph/step.ts';
 import type { ProgramLimits } from '../graph/step.ts';
 import { Graph } from '../graph/tensor.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import type { Gguf } from '../gguf/reader.ts';
 import { MultiHeadAttention } from '../nn/attention.ts';
+import { MixtureOfExperts } from '../nn/experts.ts';
+import type { ExpertsConfig } from '../nn/experts.ts';
 import { Embedding, Linear } from '../nn/linear.ts';
 import { GatedMLP, MLP } from '../nn/mlp.ts';
 import { LayerNorm, RMSNorm } from '../nn/norm.ts';
 import type { RopeConfig } from '../nn/rope.ts';
-import { splitRows, weightsOf } from './model.ts';
+import { asMatrices, splitRows, weightsOf } from './model.ts';
 import type { Architecture, ModelDefinition, ParameterReader } from './model.ts';
 import { readDecoder } from './parameters.ts';
 import type { DecoderParameters } from './parameters.ts';
@@ -32,10 +35,16 @@ export interface Differences {
   readonly activation?: 'silu' | 'gelu';
   /** Whether the feed-forward part has a gate. Default true. */
   readonly isGated?: boolean;
+  /** Of a mixture of experts: as `ExpertsConfig` has it. Default normalised. Counts are the file's. */
+  readonly experts?: Partial<Pick<ExpertsConfig, 'isNormalised' | 'activation'>>;
+  /** The file's name for the norm before the feed-forward part. Default `ffn_norm`. */
+  readonly ffnNorm?: string;
   /** Of scores. Default 1 / √headDim. */
   readonly attentionScale?: number;
   /** Scores are capped to ± this, softly. Default not at all. */
   readonly attentionSoftcap?: number;
+  /** Heads have sinks (nn/attention.ts). */
+  readonly hasSinks?: boolean;
   readonly logitSoftcap?: number;
   /** What embeddings, the parts that a layer adds, and logits are multiplied by. Default 1. */
   readonly embeddingScale?: number;
@@ -47,19 +56,21 @@ export interface Differences {
   readonly windowOf?: (layer: number) => number | undefined;
 }
 
+/** What a file's metadata makes of them. */
+export type DifferencesOf = (p: DecoderParameters, read: ParameterReader, gguf: Gguf) => Differences;
+
 /** An architecture that is a decoder with these differences. */
-export function decoder(
-  differencesOf: (p: DecoderParameters, read: ParameterReader, gguf: Gguf) => Differences = () => ({}),
-): Architecture {
+export function decoder(differencesOf: DifferencesOf = () => ({})): Architecture {
   return async (file) => {
     const p = await readDecoder(file);
     const differences = differencesOf(p, p.read, file);
     const gguf = splitFused(file, p, differences);
+    const experts = expertsOf(gguf, p, differences);
     const normEps = p.read.nonNegative(`attention.layer_norm_${differences.norm === 'layer' ? '' : 'rms_'}epsilon`);
     const definition: ModelDefinition = {
       hyperParameters: p.hyperParameters,
       gguf,
-      buildGraph: (limits) => buildDecoder(gguf, p, { ...differences, normEps }, limits),
+      buildGraph: (limits) => buildDecoder(gguf, p, { ...differences, normEps, experts }, limits),
     };
     return definition;
   };
@@ -69,14 +80,28 @@ export function decoder(
 function splitFused(file: Gguf, { hyperParameters: p }: DecoderParameters, { isGated = true }: Differences): Gguf {
   const nKv = p.nHeadKv * p.headDim;
   const gguf = splitRows(file, 'attn_qkv', { attn_q: p.nHead * p.headDim, attn_k: nKv, attn_v: nKv });
+  if (gguf.tensors.has('blk.0.ffn_gate_inp.weight')) return asMatrices(gguf, 'ffn_gate_inp_shexp');
   const hasGate = !isGated || gguf.tensors.has('blk.0.ffn_gate.weight');
   return hasGate ? gguf : splitRows(gguf, 'ffn_up', { ffn_gate: p.nFf, ffn_up: p.nFf });
+}
+
+/** The experts, if the file has them. Their widths are the tensors': keys for them are missing from some files. */
+function expertsOf(gguf: Gguf, { read, hyperParameters: p }: DecoderParameters, d: Differences) {
+  const nExpert = read.natural('expert_count', 0);
+  if (nExpert === 0) return undefined;
+  const nExpertUsed = read.count('expert_used_count');
+  if (nExpertUsed > nExpert) {
+    throw new GgufError('GGUF_INVALID', `${gguf.source.name}: ${nExpertUsed} experts used, of ${nExpert}`);
+  }
+  const rows = (part: string): number | undefined => gguf.tensors.get(`blk.0.${part}.weight`)?.shape.at(-2);
+  const [nFf, nFfShared] = [rows('ffn_up_exps') ?? p.nFf, rows('ffn_up_shexp') ?? 0];
+  return { isNormalised: true, ...d.experts, nExpert, nExpertUsed, nFf, nFfShared };
 }
 
 function buildDecoder(
   gguf: Gguf,
   { hyperParameters: p, ropeFor }: DecoderParameters,
-  d: Differences & { readonly normEps: number },
+  d: Omit<Differences, 'experts'> & { readonly normEps: number; readonly experts: ExpertsConfig | undefined },
   limits: ProgramLimits,
 ): Graph {
   const graph = new Graph();
@@ -108,6 +133,7 @@ function buildDecoder(
         qkNorm: d.qkNorm && { kind: d.qkNorm, eps: d.normEps },
         scale: d.attentionScale,
         softcap: d.attentionSoftcap,
+        hasSinks: d.hasSinks,
         window: d.windowOf?.(layer),
       },
       limits.nCtx,
@@ -118,8 +144,14 @@ function buildDecoder(
 
     const read = d.parallel ? x : between;
     const isNormed = d.parallel !== 'shared' && norms !== 'behind';
-    const input = isNormed ? norm(read, `${name}.ffn_norm`, `${name}.ffnNorm`) : d.parallel ? seen : read;
-    const mlp = new (isGated ? GatedMLP : MLP)(scope, p.nEmbd, p.nFf, {}, d.activation ?? (isGated ? 'silu' : 'gelu'));
+    const input = isNormed
+      ? norm(read, `${name}.${d.ffnNorm ?? 'ffn_norm'}`, `${name}.ffnNorm`)
+      : d.parallel
+        ? seen
+        : read;
+    const mlp = d.experts
+      ? new MixtureOfExperts(scope, p.nEmbd, d.experts)
+      : new (isGated ? GatedMLP : MLP)(scope, p.nEmbd, p.nFf, {}, d.activation ?? (isGated ? 'silu' : 'gelu'));
     x = graph.apply('add', [added(mlp.forward(input, name), 'post_ffw_norm', 'ffn'), between], {}, `${name}.residual`);
   }
   const wanted = graph.apply('gatherRows', [x, step.outputRows], {}, 'wanted');

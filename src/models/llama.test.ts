@@ -190,7 +190,11 @@ const REFUSED: readonly [string, Readonly<Record<string, MetadataEntry | undefin
     { code: 'GGUF_INVALID', message: /rotary dimensions 15/ },
   ],
   ['a rotation beyond the head', { 'llama.rope.dimension_count': u32(18) }, { code: 'GGUF_INVALID' }],
-  ['experts', { 'llama.expert_count': u32(8) }, { code: 'UNSUPPORTED_FEATURE', message: /mixture of experts/ }],
+  [
+    'more experts used than there are',
+    { 'llama.expert_count': u32(8), 'llama.expert_used_count': u32(9) },
+    { code: 'GGUF_INVALID', message: /9 experts used, of 8/ },
+  ],
   [
     'another way of stretching positions',
     { 'llama.rope.scaling.type': text('ntk') },

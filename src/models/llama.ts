@@ -2,16 +2,19 @@
 // and a gated MLP, RMSNorm, and an output matrix that may be the embedding table. Biases are where the file has them.
 
 import { decoder } from './decoder.ts';
+import type { DifferencesOf } from './decoder.ts';
 
 export const llama = decoder();
 
-/** Granite: multipliers in the four places where others have none. */
-export const granite = decoder((_, { positive }, { metadata }) => ({
+/** Granite, dense and with experts: multipliers in the four places where others have none. */
+const ofGranite: DifferencesOf = ({ hyperParameters: p }, { positive }, { metadata }) => ({
   embeddingScale: positive('embedding_scale', 1),
   residualScale: positive('residual_scale', 1),
-  attentionScale: metadata.has('granite.attention.scale') ? positive('attention.scale') : undefined,
+  attentionScale: metadata.has(`${p.architecture}.attention.scale`) ? positive('attention.scale') : undefined,
   logitScale: 1 / positive('logit_scale', 1),
-}));
+});
+export const granite = decoder(ofGranite);
+export const granitemoe = decoder(ofGranite);
 
 /** Of every so many layers of SmolLM3, the last does not see positions. */
 const SMOLLM3_NO_ROPE_STEP = 4;
@@ -22,3 +25,6 @@ export const smollm3 = decoder(() => ({
 
 /** OLMo 2: norms behind attention and the feed-forward part, not before them, and of queries and keys. */
 export const olmo2 = decoder(() => ({ pairing: 'halves', norms: 'behind', qkNorm: 'row' }));
+
+/** OLMoE: experts that keep their share of all; norms of queries and keys, and before each part. */
+export const olmoe = decoder(() => ({ pairing: 'halves', qkNorm: 'row', experts: { isNormalised: false } }));

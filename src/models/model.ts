@@ -36,6 +36,8 @@ export type Architecture = (gguf: Gguf) => Promise<ModelDefinition>;
 export interface ParameterReader {
   /** A positive integer. */
   count(key: string, fallback?: number): number;
+  /** An integer from 0 on. */
+  natural(key: string, fallback?: number): number;
   /** A finite number above 0. */
   positive(key: string, fallback?: number): number;
   /** A finite number from 0 on. */
@@ -54,6 +56,7 @@ export function parametersOf(gguf: Gguf, architecture: string): ParameterReader 
     };
   return {
     count: reader('a positive integer', (n) => Number.isInteger(n) && n > 0),
+    natural: reader('an integer from 0 on', (n) => Number.isInteger(n) && n >= 0),
     positive: reader('a positive number', (x) => x > 0 && x < Infinity),
     nonNegative: reader('a number from 0 on', (x) => x >= 0 && x < Infinity),
   };
@@ -116,6 +119,16 @@ export function splitRows(gguf: Gguf, whole: string, parts: Readonly<Record<stri
       tensors.set(name, { ...info, name, shape: [n, ...info.shape.slice(1)], offsetBytes, sizeBytes });
       offsetBytes += sizeBytes;
     }
+  }
+  return { ...gguf, tensors };
+}
+
+/** The file with some vectors of every layer, by the name of their part, as matrices of one row. */
+export function asMatrices(gguf: Gguf, part: string): Gguf {
+  const tensors = new Map(gguf.tensors);
+  for (const info of gguf.tensors.values()) {
+    const isVector = info.name.endsWith(`.${part}.weight`) && info.shape.length === 1;
+    if (isVector) tensors.set(info.name, { ...info, shape: [1, ...info.shape] });
   }
   return { ...gguf, tensors };
 }

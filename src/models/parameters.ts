@@ -25,7 +25,6 @@ export async function readDecoder(gguf: Gguf): Promise<DecoderParameters> {
   const headDim = count('attention.key_length', Math.ceil(nEmbd / nHead));
   const nRot = count('rope.dimension_count', headDim);
   requireEvenHeads(gguf, architecture, { nEmbd, nHead, nHeadKv, headDim, nRot });
-  if (gguf.metadata.getNumber(`${architecture}.expert_count`, 0) > 0) throw unsupported(gguf, 'a mixture of experts');
   const hyperParameters = {
     architecture,
     nVocab: gguf.tensors.get('token_embd.weight')?.shape[0] ?? count('vocab_size'),

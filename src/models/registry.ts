@@ -3,17 +3,20 @@
 import { UnsupportedError } from '../base/errors.ts';
 import type { Gguf } from '../gguf/reader.ts';
 import { gemma, gemma2, gemma3 } from './gemma.ts';
+import { gptOss } from './gpt-oss.ts';
 import { gpt2 } from './gpt2.ts';
-import { granite, llama, olmo2, smollm3 } from './llama.ts';
+import { granite, granitemoe, llama, olmo2, olmoe, smollm3 } from './llama.ts';
 import type { Architecture, ModelDefinition } from './model.ts';
 import { gptneox, phi2, phi3, stablelm, starcoder2 } from './neox.ts';
-import { qwen2, qwen3 } from './qwen.ts';
+import { qwen2, qwen2moe, qwen3, qwen3moe } from './qwen.ts';
 
 export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
   llama,
   gpt2,
   qwen2,
   qwen3,
+  qwen2moe,
+  qwen3moe,
   gemma,
   gemma2,
   gemma3,
@@ -24,7 +27,10 @@ export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
   starcoder2,
   smollm3,
   olmo2,
+  olmoe,
   granite,
+  granitemoe,
+  'gpt-oss': gptOss,
 };
 
 /** @throws {UnsupportedError} UNSUPPORTED_ARCHITECTURE with the list of what works; what the architecture throws */

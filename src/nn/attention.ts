@@ -35,6 +35,8 @@ export interface AttentionConfig {
   readonly softcap?: number;
   /** Positions that a token sees, its own included; only over the paged cache. Default all. */
   readonly window?: number;
+  /** A score of nothing for each head, weight `attn_sinks`; only over the paged cache. Default false. */
+  readonly hasSinks?: boolean;
   /** How the map back to the residual stream begins. */
   readonly output?: LinearOptions;
   /** Probability of dropping an attention weight while training. Default 0. */
@@ -70,6 +72,7 @@ export class MultiHeadAttention extends Module {
   readonly #out: Linear;
   readonly #dropout: Dropout;
   readonly #rope: Rope | undefined;
+  readonly #sinks: Tensor | undefined;
   /** Of queries and keys. */
   readonly #norms: readonly RMSNorm[];
 
@@ -91,6 +94,7 @@ export class MultiHeadAttention extends Module {
     this.#out = this.adopt(new Linear(scope.scope('attn_output'), nQ, nEmbd, { bias, ...output }));
     this.#dropout = this.adopt(new Dropout(config.dropout ?? 0, config.rng));
     this.#rope = config.rope && new Rope(scope.graph, config.rope, nCtx);
+    this.#sinks = config.hasSinks ? scope.weight('attn_sinks.weight', [nHead]) : undefined;
     const { qkNorm } = config;
     this.#norms = qkNorm
       ? [['attn_q_norm', nQ] as const, ['attn_k_norm', nKv] as const].map(([name, n]) =>
@@ -120,6 +124,7 @@ export class MultiHeadAttention extends Module {
     const { scale = 1 / Math.sqrt(headDim), softcap = 0, window = 0 } = this.#config;
     const params = { nHead, nHeadKv, headDim, blockSize: KV_BLOCK_SIZE, scale, softcap, window };
     const operands = [q, keys, values, step.positions, step.sequences, step.blockTables];
+    if (this.#sinks) operands.push(this.#sinks);
     const attended = graph.apply('attention', operands, params, `${name}.attended`);
     return this.#out.forward(attended, `${name}.out`);
   }

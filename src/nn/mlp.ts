@@ -35,7 +35,10 @@ export class MLP extends Module {
   }
 }
 
-/** down(act(gate(x)) · up(x)) (SwiGLU, GeGLU, arXiv:2002.05202). Weights `ffn_gate`, `ffn_up`, `ffn_down`. */
+/**
+ * down(act(gate(x)) · up(x)) (SwiGLU, GeGLU, arXiv:2002.05202). Weights `ffn_gate`, `ffn_up`, `ffn_down`, each with
+ * `suffix`.
+ */
 export class GatedMLP extends Module {
   readonly #scope: WeightScope;
   readonly #gate: Linear;
@@ -50,13 +53,14 @@ export class GatedMLP extends Module {
     nFf: number,
     output: LinearOptions = {},
     activation: ActivationName = 'silu',
+    suffix = '',
   ) {
     super();
     this.#scope = scope;
-    this.#gate = this.adopt(new Linear(scope.scope('ffn_gate'), nEmbd, nFf, { bias: output.bias }));
-    this.#up = this.adopt(new Linear(scope.scope('ffn_up'), nEmbd, nFf, { bias: output.bias }));
+    this.#gate = this.adopt(new Linear(scope.scope(`ffn_gate${suffix}`), nEmbd, nFf, { bias: output.bias }));
+    this.#up = this.adopt(new Linear(scope.scope(`ffn_up${suffix}`), nEmbd, nFf, { bias: output.bias }));
     this.#activation = this.adopt(createActivation(activation, scope.graph));
-    this.#down = this.adopt(new Linear(scope.scope('ffn_down'), nFf, nEmbd, output));
+    this.#down = this.adopt(new Linear(scope.scope(`ffn_down${suffix}`), nFf, nEmbd, output));
   }
 
   /** x: f32[rows, nEmbd] → the same shape */

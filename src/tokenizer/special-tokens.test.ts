@@ -52,3 +52,29 @@ test('a million newlines are cut at tokens of 1 to 31 newlines without quadratic
   assert.equal(parts.length, Math.ceil(1_000_000 / 31));
   assert.equal(parts.at(-1), (1_000_000 % 31) - 1);
 });
+
+test('no token is read from shielded text, nor from it and what stands around it', () => {
+  const MARK = '\ufdd0';
+  const word = fc.string({ unit: fc.constantFrom('a', 'b', 'c'), minLength: 1, maxLength: 5 });
+  const text = fc.string({ unit: fc.constantFrom('a', 'b', 'c', 'd'), maxLength: 8 });
+  let nTokens = 0;
+  fc.assert(
+    fc.property(fc.uniqueArray(word, { maxLength: 8 }), text, text, text, (tokens, before, foreign, after) => {
+      const special = new SpecialTokens(tokens, [...tokens.keys()]);
+      const parts = special.split(before + special.shield(foreign, MARK) + after, MARK);
+      let at = 0;
+      for (const part of parts) {
+        const length = typeof part === 'number' ? tokens[part]!.length : part.replaceAll(MARK, '').length;
+        if (typeof part === 'number' && foreign !== '') {
+          const isOutside = at + length <= before.length || at >= before.length + foreign.length;
+          assert.ok(isOutside, `${tokens[part]} at ${at} of ${before}|${foreign}|${after}`);
+          nTokens++;
+        }
+        at += length;
+      }
+      assert.equal(at, before.length + foreign.length + after.length);
+    }),
+    { seed: 5, numRuns: 5000 },
+  );
+  assert.ok(nTokens > 1000, `${nTokens}`);
+});

@@ -39,9 +39,10 @@ export class SpecialTokens {
   /**
    * Cuts `text` into what is ordinary (strings, never empty) and the ids of special tokens, in order.
    * O(n) for n UTF-16 units and tokens of bounded length, plus O(m log m) for m places where one could be.
+   * @param mark  a character, in no token, behind which none begins: see `shield`
    */
-  split(text: string): (string | number)[] {
-    const candidates = this.#findLongest(text);
+  split(text: string, mark?: string): (string | number)[] {
+    const candidates = this.#findLongest(text).filter(({ start }) => mark === undefined || text[start - 1] !== mark);
     if (candidates.length === 0) return text === '' ? [] : [text];
     const chosen = this.#resolve(text.length, candidates);
     const parts: (string | number)[] = [];
@@ -53,6 +54,41 @@ export class SpecialTokens {
     }
     if (end < text.length) parts.push(text.slice(end));
     return parts;
+  }
+
+  /**
+   * Foreign text that is to stay text, whatever stands before and behind it: with `mark` before each place where a
+   * token begins, or would if the text went on, and at the start where it could end or be part of one begun before it.
+   */
+  shield(text: string, mark: string): string {
+    let shielded = '';
+    let end = 0;
+    for (let start = 0; start < text.length; start++) {
+      if (!this.#begins(text, start) && !(start === 0 && this.#ends(text))) continue;
+      shielded += text.slice(end, start) + mark;
+      end = start;
+    }
+    return shielded + text.slice(end);
+  }
+
+  /** Whether a token begins at `start`, or one that is longer than the text. */
+  #begins(text: string, start: number): boolean {
+    let node: TrieNode | undefined = this.#root;
+    for (let i = start; i < text.length; i++) {
+      node = node.children.get(text.charCodeAt(i));
+      if (!node || node.special) return node !== undefined;
+    }
+    return true;
+  }
+
+  /** Whether the text begins with what a token ends with, or lies within one. */
+  #ends(text: string): boolean {
+    return this.#byOrder.some(({ text: token }) => {
+      for (let i = 1; i < token.length; i++) {
+        if (text.startsWith(token.slice(i)) || token.startsWith(text, i)) return true;
+      }
+      return false;
+    });
   }
 
   #add(text: string, id: number, order: number): void {

@@ -10,8 +10,8 @@ import { byteOf, TOKEN_TYPE, type Vocabulary } from './vocabulary.ts';
 /** How SentencePiece writes a space inside tokens. */
 export const SPACE = '\u2581';
 
-/** Bounds the memory for pairs that one text can claim; far below what a Map can hold. */
-const KNOWN_PAIRS_MAX = 2 ** 20;
+/** Bounds the memory that pairs can claim, to some 10 MB. */
+const KNOWN_PAIRS_MAX = 2 ** 18;
 
 /**
  * The codec of one vocabulary. Encoding takes O(n log n) for n characters, whatever they are.
@@ -29,22 +29,22 @@ export function createSpm(vocabulary: Vocabulary, tokenTypes: ArrayLike<number>)
   const textOf = (symbol: number): string =>
     symbol < nVocab ? tokens[symbol]! : String.fromCodePoint(symbol - nVocab);
 
-  const createRules = (): MergeRules => {
-    // Few distinct pairs make up most of a text; remembering them saves building and hashing their strings.
-    const known = new Map<number, number>();
-    const stride = nVocab + 0x110000;
-    return {
-      join(left, right) {
-        const pair = left * stride + right;
-        let symbol = known.get(pair);
-        if (symbol === undefined) {
-          symbol = idOf.get(textOf(left) + textOf(right)) ?? -1;
-          if (known.size < KNOWN_PAIRS_MAX) known.set(pair, symbol);
-        }
-        return symbol;
-      },
-      rankOf: (symbol) => ranks[symbol]!,
-    };
+  // Few distinct pairs make up most of a text; remembering them saves building and hashing their strings. They are kept
+  // from one call to the next, because user-defined tokens like Gemma's line ends cut a text into thousands of parts.
+  const known = new Map<number, number>();
+  const stride = nVocab + 0x110000;
+  const rules: MergeRules = {
+    join(left, right) {
+      const pair = left * stride + right;
+      let symbol = known.get(pair);
+      if (symbol === undefined) {
+        symbol = idOf.get(textOf(left) + textOf(right)) ?? -1;
+        if (known.size === KNOWN_PAIRS_MAX) known.clear();
+        known.set(pair, symbol);
+      }
+      return symbol;
+    },
+    rankOf: (symbol) => ranks[symbol]!,
   };
 
   return {
@@ -58,7 +58,7 @@ export function createSpm(vocabulary: Vocabulary, tokenTypes: ArrayLike<number>)
         symbols[n++] = idOfChar.get(codePoint) ?? nVocab + codePoint;
       }
       const row = symbols.subarray(0, n);
-      const count = mergeSymbols(row, createRules());
+      const count = mergeSymbols(row, rules);
       for (let i = 0; i < count; i++) {
         const symbol = row[i]!;
         if (symbol < nVocab) ids.push(symbol);

@@ -42,6 +42,13 @@ export interface Tokenizer {
   /** Ids of `text`, in O(n log n); lone surrogates count as U+FFFD. */
   encode(text: string, options?: EncodeOptions): number[];
   /**
+   * Foreign text to be put into a text for `encodeShielded`, where it stays text: no control token of the vocabulary is
+   * read from it, nor from it and what stands around it. `mark` is one UTF-16 unit that the text does not contain.
+   */
+  shield(text: string, mark: string): string;
+  /** Ids of a text whose control tokens are read as such, but for those in shielded parts; adds no BOS and no EOS. */
+  encodeShielded(text: string, mark: string): number[];
+  /**
    * Text of whole tokens; invalid UTF-8 becomes U+FFFD, as TextDecoder has it. The space that `encode` puts before the
    * text is dropped again, also behind a skipped BOS (there SentencePiece drops it and llama.cpp does not).
    */
@@ -83,7 +90,14 @@ export function createTokenizer(vocabulary: Vocabulary): Tokenizer {
   const idsOfTypes = (...wanted: number[]): number[] =>
     tokens.flatMap((_, id) => (wanted.includes(types[id]!) ? [id] : []));
   const userDefined = new SpecialTokens(tokens, idsOfTypes(TOKEN_TYPE.userDefined));
+  const control = new SpecialTokens(tokens, idsOfTypes(TOKEN_TYPE.control, TOKEN_TYPE.unknown));
   const special = new SpecialTokens(tokens, idsOfTypes(TOKEN_TYPE.userDefined, TOKEN_TYPE.control, TOKEN_TYPE.unknown));
+  const encodeParts = (parts: Iterable<string | number>, ids: number[]): void => {
+    for (const part of parts) {
+      if (typeof part === 'number') ids.push(part);
+      else codec.encode(part, ids);
+    }
+  };
 
   const pieceOf = (id: number): Piece => {
     if (!Number.isInteger(id) || id < 0 || id >= nVocab) {
@@ -107,11 +121,17 @@ export function createTokenizer(vocabulary: Vocabulary): Tokenizer {
     encode(text, { addSpecial = true, parseSpecial = false } = {}) {
       const ids: number[] = [];
       if (addSpecial && addBos) ids.push(bosId!);
-      for (const part of (parseSpecial ? special : userDefined).split(text.toWellFormed())) {
-        if (typeof part === 'number') ids.push(part);
-        else codec.encode(part, ids);
-      }
+      encodeParts((parseSpecial ? special : userDefined).split(text.toWellFormed()), ids);
       if (addSpecial && addEos) ids.push(eosId!);
+      return ids;
+    },
+    shield: (text, mark) => control.shield(text, mark),
+    encodeShielded(text, mark) {
+      const ids: number[] = [];
+      for (const part of special.split(text.toWellFormed(), mark)) {
+        if (typeof part === 'number') ids.push(part);
+        else encodeParts(userDefined.split(part.replaceAll(mark, '')), ids);
+      }
       return ids;
     },
     decode(ids, options) {

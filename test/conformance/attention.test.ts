@@ -58,6 +58,7 @@ interface Heads {
   readonly headDim: number;
   readonly softcap?: number;
   readonly window?: number;
+  readonly sinks?: readonly number[];
 }
 
 /** What a cache of the type leaves of the values. */
@@ -84,7 +85,7 @@ function filledCache(rig: Rig, name: 'keys' | 'values', dtype: KvDtype, { nHead,
 }
 
 function attend(rig: Rig, heads: Heads, dtype: KvDtype, rows: Dim = QUERIES.length, deviation = 1): Tensor {
-  const { nHead, headDim } = heads;
+  const { nHead, headDim, sinks } = heads;
   const q = rig.activations(rows, nHead * headDim, rig.numbers(QUERIES.length * nHead * headDim, deviation));
   const keys = filledCache(rig, 'keys', dtype, heads);
   const values = filledCache(rig, 'values', dtype, heads);
@@ -101,8 +102,11 @@ function attend(rig: Rig, heads: Heads, dtype: KvDtype, rows: Dim = QUERIES.leng
     SEQUENCES.length,
     N_BLOCK_PER_SEQ,
   );
-  const params = { ...heads, blockSize: KV_BLOCK_SIZE, scale: 1 / Math.sqrt(headDim) };
-  return rig.graph.apply('attention', [q, keys, values, positions, sequences, tables], params);
+  const { nHeadKv, softcap = 0, window = 0 } = heads;
+  const params = { nHead, nHeadKv, headDim, softcap, window, blockSize: KV_BLOCK_SIZE, scale: 1 / Math.sqrt(headDim) };
+  const operands = [q, keys, values, positions, sequences, tables];
+  if (sinks) operands.push(rig.weight('F32', [nHead], Float32Array.from(sinks)));
+  return rig.graph.apply('attention', operands, params);
 }
 
 /** Heads of these sizes; the first stands for all where it is another thing that counts. */
@@ -134,6 +138,11 @@ for (const dtype of KV_DTYPES) {
       const y = attend(rig, { nHead, nHeadKv, headDim: headDimOfAll }, dtype);
       rig.check(`${nHead} heads, ${nHeadKv} of keys`, y, TOLERANCE, 1);
     }
+  });
+
+  conform(`attention with sinks, small, large and beyond all scores, ${dtype} cache`, (rig) => {
+    const y = attend(rig, { nHead: 4, nHeadKv: 2, headDim: headDimOfAll, sinks: [-3, 1, 6, 200] }, dtype);
+    rig.check('y', y, TOLERANCE, 1);
   });
 
   conform(

@@ -3,6 +3,7 @@
 
 import { after, before } from 'node:test';
 import type { OpName } from '../../src/graph/operations.ts';
+import type { Tensor } from '../../src/graph/tensor.ts';
 import type { Rig } from './rig.ts';
 import { conform, holdThreads, rowCount } from './rig.ts';
 
@@ -50,6 +51,14 @@ conform('silu, alone and multiplied', (rig) => {
     rig.check(`siluMul [3, ${columns}]`, rig.graph.apply('mul', [rig.graph.apply('silu', [a]), b]), EXP_TOLERANCE);
     const row = rig.constant([columns]);
     rig.check(`siluMul by a row`, rig.graph.apply('mul', [rig.graph.apply('silu', [a]), row]), EXP_TOLERANCE);
+  }
+});
+
+conform('sigmoid, and the clamped gate of gpt-oss', (rig) => {
+  for (const columns of COLUMNS) {
+    const [a, b] = [0, 1].map(() => rig.constant([3, columns], rig.numbers(3 * columns, 6))) as [Tensor, Tensor];
+    rig.check(`sigmoid [3, ${columns}]`, rig.graph.apply('sigmoid', [a]), EXP_TOLERANCE);
+    rig.check(`swigluOai [3, ${columns}]`, rig.graph.apply('swigluOai', [a, b]), EXP_TOLERANCE);
   }
 });
 

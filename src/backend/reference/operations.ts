@@ -3,6 +3,7 @@
 
 import { assert } from '../../base/errors.ts';
 import type { OpParams } from '../../graph/operation.ts';
+import { SWIGLU_OAI } from '../../graph/operations-experts.ts';
 import type { OpName } from '../../graph/operations.ts';
 import { TRAINING_EVALUATIONS } from './training-operations.ts';
 import { at, build } from './value.ts';
@@ -62,7 +63,7 @@ const kvWrite: Evaluate = ([state, rows, slots]) => {
   return state!;
 };
 
-const attention: Evaluate = ([q, keys, values, positions, sequences, blockTables], params) => {
+const attention: Evaluate = ([q, keys, values, positions, sequences, blockTables, sinks], params) => {
   const { nHead, nHeadKv, headDim, blockSize, scale, softcap: cap = 0, window = 0 } = params as Record<string, number>;
   const out = new Float64Array(q!.data.length);
   for (let r = 0; r < q!.rows; r++) {
@@ -79,9 +80,10 @@ const attention: Evaluate = ([q, keys, values, positions, sequences, blockTables
         for (let i = 0; i < headDim!; i++) sum += at(q!, r, qColumn + i) * at(keys!, cacheRow(p), kvColumn + i);
         return cap ? softcap(sum * scale!, cap) : sum * scale!;
       });
-      const max = scores.reduce((a, b) => Math.max(a, b), -Infinity);
+      const sink = sinks ? at(sinks, 0, head) : -Infinity;
+      const max = scores.reduce((a, b) => Math.max(a, b), sink);
       const weights = scores.map((s) => Math.exp(s - max));
-      const total = weights.reduce((a, b) => a + b, 0);
+      const total = weights.reduce((a, b) => a + b, Math.exp(sink - max));
       weights.forEach((w, p) => {
         const base = cacheRow(p) * values!.columns + kvColumn;
         for (let i = 0; i < headDim!; i++) out[r * q!.columns + qColumn + i]! += (w / total) * values!.data[base + i]!;
@@ -91,8 +93,63 @@ const attention: Evaluate = ([q, keys, values, positions, sequences, blockTables
   return { data: out, rows: q!.rows, columns: q!.columns };
 };
 
+/** The k largest by value, then by their place, which sorting keeps. */
+const topK: Evaluate = ([x], { k }) => {
+  const chosen = Array.from({ length: x!.rows }, (_, r) => {
+    const row = Array.from(x!.data.subarray(r * x!.columns, (r + 1) * x!.columns), (value, column) => ({
+      value,
+      column,
+    }));
+    return row.sort((a, b) => b.value - a.value).slice(0, k);
+  });
+  return build(x!.rows, k!, (r, c) => chosen[r]![c]!.column);
+};
+
+const expertWeights: Evaluate = ([logits, ids], { isNormalised }) => {
+  return build(ids!.rows, ids!.columns, (r, c) => {
+    const [nAll, nChosen] = [logits!.columns, ids!.columns];
+    const all = Array.from({ length: nAll }, (_, i) => at(logits!, r, i));
+    const chosen = Array.from({ length: nChosen }, (_, i) => at(logits!, r, at(ids!, r, i)));
+    const max = all.reduce((a, b) => Math.max(a, b), -Infinity);
+    const total = (isNormalised ? chosen : all).reduce((a, b) => a + Math.exp(b - max), 0);
+    return Math.exp(chosen[c]! - max) / total;
+  });
+};
+
+/** Of w all experts' rows follow each other. */
+const expertMatmul: Evaluate = ([x, w, ids], _, [rows, columns]) => {
+  const k = ids!.columns;
+  const nOut = columns! / k;
+  const runs: Value = { data: x!.data, rows: x!.data.length / w!.columns, columns: w!.columns };
+  return build(rows!, columns!, (r, c) => {
+    const run = Math.floor(c / nOut);
+    const xRow = runs.rows === rows! ? r : r * k + run;
+    return dot(runs, xRow, w!, at(ids!, r, run) * nOut + (c % nOut));
+  });
+};
+
+const expertSum: Evaluate = ([x, weights], _, [rows, columns]) =>
+  build(rows!, columns!, (r, c) => {
+    let total = 0;
+    for (let run = 0; run < weights!.columns; run++) total += at(weights!, r, run) * at(x!, r, run * columns! + c);
+    return total;
+  });
+
+const swigluOai: Evaluate = ([a, b]) => {
+  const { slope, limit } = SWIGLU_OAI;
+  return build(a!.rows, a!.columns, (r, c) => {
+    const gate = Math.min(at(a!, r, c), limit);
+    const up = Math.max(-limit, Math.min(limit, at(b!, r, c)));
+    return (gate / (1 + Math.exp(-slope * gate))) * (up + 1);
+  });
+};
+
 const EVALUATIONS: Partial<Record<OpName, Evaluate>> = {
-  embed: ([weight, ids]) => selectRows(weight!, ids!),
+  embed: ([weight, ids], _, [rows, columns]) => ({
+    ...selectRows(weight!, ids!),
+    rows: rows!,
+    columns: columns!,
+  }),
   gatherRows: ([x, rows]) => selectRows(x!, rows!),
   matmul: ([x, w, ...addends]) => {
     return build(x!.rows, w!.rows, (r, c) =>
@@ -104,11 +161,17 @@ const EVALUATIONS: Partial<Record<OpName, Evaluate>> = {
   mul: ([a, b]) => build(a!.rows, a!.columns, (r, c) => at(a!, r, c) * at(b!, broadcastRow(b!, r), c)),
   scale: ([x], { factor }) => build(x!.rows, x!.columns, (r, c) => at(x!, r, c) * factor!),
   softcap: ([x], { cap }) => build(x!.rows, x!.columns, (r, c) => softcap(at(x!, r, c), cap!)),
+  sigmoid: ([x]) => build(x!.rows, x!.columns, (r, c) => 1 / (1 + Math.exp(-at(x!, r, c)))),
   silu: ([x]) => build(x!.rows, x!.columns, (r, c) => silu(at(x!, r, c))),
   siluMul: ([a, b]) => build(a!.rows, a!.columns, (r, c) => silu(at(a!, r, c)) * at(b!, broadcastRow(b!, r), c)),
   rope,
   kvWrite,
   attention,
+  topK,
+  expertWeights,
+  expertMatmul,
+  expertSum,
+  swigluOai,
   ...TRAINING_EVALUATIONS,
 };
 

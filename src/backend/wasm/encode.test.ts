@@ -77,7 +77,7 @@ test('no kernel has more operands or parameters than a record has room for', () 
   for (const { op, params } of KERNELS) {
     assert.ok(PARAM_SLOT + Object.keys(params).length < RECORD_BYTES / SLOT_BYTES - 1, op);
   }
-  assert.ok(INPUT_SLOT + 6 <= SCRATCH_SLOT);
+  assert.ok(INPUT_SLOT + 7 <= SCRATCH_SLOT);
 });
 
 test('types without a kernel are refused by name', () => {

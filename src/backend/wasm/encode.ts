@@ -55,9 +55,9 @@ export function encodeThreadMemory(layout: MemoryLayout, index: number, view: Da
   view.setInt32(record + SCRATCH_BYTES_SLOT * SLOT_BYTES, layout.scratchBytes, true);
 }
 
-/** Packed matrices are read by matmul and embed only, and these read nothing else. */
+/** Packed matrices are read by matmuls and embed only, and these read nothing else. */
 function checkLayouts({ op, inputs }: Instruction): void {
-  const packed = op === 'matmul' ? inputs[1] : op === 'embed' ? inputs[0] : undefined;
+  const packed = op === 'matmul' || op === 'expertMatmul' ? inputs[1] : op === 'embed' ? inputs[0] : undefined;
   for (const input of inputs) {
     assert(isPacked(input.tensor) === (input === packed), `${op} cannot read "${input.tensor.name}" as it is laid out`);
   }

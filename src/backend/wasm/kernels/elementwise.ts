@@ -1,6 +1,7 @@
 // Element-by-element kernels: add, mul, scale, softcap, silu, gelu and silu(a)·b. The second operand may be a single
 // row. Threads share the columns, in runs of 16, so that one long row (decoding) is shared as well as many.
 
+import { SWIGLU_OAI } from '../../../graph/operations-experts.ts';
 import { columnsOf } from '../../../graph/tensor.ts';
 import type { Expr, Local } from '../emit/expression.ts';
 import type { FunctionBuilder } from '../emit/function-builder.ts';
@@ -16,6 +17,14 @@ type ElementFunction = (f: FunctionBuilder, target: Local<'v128'>, a: Local<'v12
 const siluMul: ElementFunction = (f, target, a, b) => {
   siluInto(f, target, a);
   target.set(f32x4.mul(target, b));
+};
+
+const swigluOai: ElementFunction = (f, target, a, b) => {
+  const limit = splatF32(SWIGLU_OAI.limit);
+  const gate = f.let('gate', f32x4.min(a, limit));
+  const up = f.let('up', f32x4.max(f32x4.min(b, limit), splatF32(-SWIGLU_OAI.limit)));
+  sigmoidInto(f, target, f32x4.mul(gate, splatF32(SWIGLU_OAI.slope)));
+  target.set(f32x4.mul(f32x4.mul(gate, target), f32x4.add(up, splatF32(1))));
 };
 
 /** a · σ(b) · (1 + b · (1 − σ(b))) */
@@ -150,8 +159,10 @@ export const ELEMENTWISE_KERNELS: readonly Kernel[] = [
   elementwise('mul', 2, (_f, target, a, b) => target.set(f32x4.mul(a, b))),
   withNumber('scale', 'factor', (_f, target, a, factor) => target.set(f32x4.mul(a, factor))),
   withNumber('softcap', 'cap', softcapInto),
+  elementwise('sigmoid', 1, (f, target, a) => void sigmoidInto(f, target, a)),
   elementwise('silu', 1, (f, target, a) => siluInto(f, target, a)),
   siluMulKernel,
+  elementwise('swigluOai', 2, swigluOai),
   elementwise('gelu', 1, (f, target, a) => geluInto(f, target, a)),
   elementwise('siluGradient', 2, siluGradient),
   elementwise('geluGradient', 2, geluGradient),

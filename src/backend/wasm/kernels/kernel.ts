@@ -35,11 +35,11 @@ export const BARRIER_OFFSET = 4;
 /** Slot 1: address of the row count, an i32. */
 export const ROWS_SLOT = 1;
 export const OUT_SLOT = 2;
-/** Slots 3..8: addresses of up to six operands. */
+/** Slots 3..9: addresses of up to seven operands. */
 export const INPUT_SLOT = 3;
-/** Slot 9: address of the threads' scratch. */
-export const SCRATCH_SLOT = 9;
-export const PARAM_SLOT = 10;
+/** Slot 10: address of the threads' scratch. */
+export const SCRATCH_SLOT = 10;
+export const PARAM_SLOT = 11;
 /** Slot 27: i32 bytes between the threads' counters; slot 28: address of thread 0's counter of this record. */
 export const COUNTER_STRIDE_SLOT = 27;
 export const COUNTER_SLOT = 28;

@@ -7,7 +7,7 @@ import { BLOCK_FORMATS } from '../../../base/dtype.ts';
 import type { DType } from '../../../base/dtype.ts';
 import { ACTIVATION_BLOCK_BYTES, columnsOf } from '../../../graph/tensor.ts';
 import type { Instruction } from '../../../graph/plan.ts';
-import type { Tensor, TensorDType } from '../../../graph/tensor.ts';
+import type { Tensor } from '../../../graph/tensor.ts';
 import type { Expr, Local } from '../emit/expression.ts';
 import type { FunctionBuilder } from '../emit/function-builder.ts';
 import { f32x4, i16x8, i32, i32x4, i8x16, ptr, v128 } from '../emit/operations.ts';
@@ -65,6 +65,20 @@ const RUNS_OF_SHARE = 16;
 /** Rows of x that all groups of a run are done with before the next ones: both stay in the core's own cache. */
 const ROWS_AT_ONCE = 64;
 
+/** A product as its tiles see it: which rows of x meet which matrix, and what becomes of the results. */
+interface Product {
+  /** The first group of the matrix. */
+  readonly weights: Local<'ptr'>;
+  readonly groupBytes: Local<'ptr'>;
+  readonly nIn: Local<'i32'>;
+  readonly nBlocks: Local<'i32'>;
+  readonly rows: Local<'i32'>;
+  /** Address of a row of x. */
+  x(row: Expr<'i32'>): Expr<'ptr'>;
+  /** Stores what a tile has of a group, from row `row` on. */
+  finish(group: Expr<'i32'>, row: Local<'i32'>, accumulators: Accumulators): void;
+}
+
 function buildMatmul(k: KernelBody, dtype: DType, source: MatmulSource): void {
   const { f } = k;
   const out = k.out();
@@ -83,6 +97,35 @@ function buildMatmul(k: KernelBody, dtype: DType, source: MatmulSource): void {
       rowBytes: f.let('addendRowBytes', ptr.fromI32(k.param(`addendBytes${i}`))),
     };
   });
+  const groups = productOf(k, dtype, source, {
+    weights,
+    groupBytes,
+    nIn,
+    nBlocks,
+    rows,
+    x: (row) => addressAt(x, row, xRowBytes),
+    finish(group, row, accumulators) {
+      addends.forEach((addend, i) => {
+        f.if(i32.gt_s(nAddends, i), () => {
+          accumulators.forEach((sums, c) => addGroup(k, addend, group, i32.add(row, c), sums));
+        });
+      });
+      accumulators.forEach((sums, c) => storeGroup(k, out, nOut, group, i32.add(row, c), sums));
+    },
+  });
+  const nGroups = f.let('nGroups', i32.shr_u(i32.add(nOut, 7), 3));
+  const grain = i32.add(i32.div_u(nGroups, i32.mul(k.nThreads, RUNS_OF_SHARE)), 1);
+  k.eachRun(nGroups, grain, groups);
+}
+
+/** Prepares a product; what is returned emits it for the groups [from, to). */
+export function productOf(
+  k: KernelBody,
+  dtype: DType,
+  source: MatmulSource,
+  { weights, groupBytes, nIn, nBlocks, rows, x, finish }: Product,
+): (from: Local<'i32'>, to: Local<'i32'>) => void {
+  const { f } = k;
   const group = f.local('i32', 'group');
   const row = f.local('i32', 'row');
 
@@ -95,17 +138,9 @@ function buildMatmul(k: KernelBody, dtype: DType, source: MatmulSource): void {
         return [f.let(`low${c}`, v128.zero()), f.let(`high${c}`, v128.zero())] as const;
       }),
     }));
-    const px = Array.from({ length: n }, (_, c) => f.let('px', addressAt(x, i32.add(row, c), xRowBytes)));
+    const px = Array.from({ length: n }, (_, c) => f.let('px', x(i32.add(row, c))));
     tile(groups, px, blocks);
-    groups.forEach(({ accumulators }, g) => {
-      const index = i32.add(group, g);
-      addends.forEach((addend, i) => {
-        f.if(i32.gt_s(nAddends, i), () => {
-          for (let c = 0; c < n; c++) addGroup(k, addend, index, i32.add(row, c), accumulators[c]!);
-        });
-      });
-      for (let c = 0; c < n; c++) storeGroup(k, out, nOut, index, i32.add(row, c), accumulators[c]!);
-    });
+    groups.forEach(({ accumulators }, g) => finish(i32.add(group, g), row, accumulators));
   };
   /** The rows of x from `row` up to `end`, with the group at `start`. */
   const eachTile = (
@@ -167,9 +202,7 @@ function buildMatmul(k: KernelBody, dtype: DType, source: MatmulSource): void {
       eachTile(plainTile, plain.tileRows, rows, scratch, nIn);
     });
   };
-  const nGroups = f.let('nGroups', i32.shr_u(i32.add(nOut, 7), 3));
-  const grain = i32.add(i32.div_u(nGroups, i32.mul(k.nThreads, RUNS_OF_SHARE)), 1);
-  k.eachRun(nGroups, grain, (from, to) => {
+  return (from, to) => {
     const { expansionRows } = source;
     if (expansionRows === Infinity) return direct(from, to);
     if (expansionRows === 0) return expanded(from, to);
@@ -178,7 +211,7 @@ function buildMatmul(k: KernelBody, dtype: DType, source: MatmulSource): void {
       () => expanded(from, to),
       () => direct(from, to),
     );
-  });
+  };
 }
 
 /** A bias, of which every row is the same, or the residual stream. */
@@ -203,7 +236,7 @@ function addGroup(
 }
 
 /** Stores the eight results of a group; of the last group only those that exist. */
-function storeGroup(
+export function storeGroup(
   k: KernelBody,
   out: Expr<'ptr'>,
   nOut: Expr<'i32'>,
@@ -428,9 +461,20 @@ function matmulValues({ out, inputs }: Instruction, dtype: DType): Record<string
   };
 }
 
-const matmulKernel = (x: TensorDType, dtype: DType, source: (variant: KernelVariant) => MatmulSource): Kernel => ({
+/** A way to multiply: the types of the operands, and what makes tiles of them. */
+export interface SourceOf {
+  readonly x: 'F32' | 'Q8A';
+  readonly dtype: DType;
+  readonly create: (variant: KernelVariant) => MatmulSource;
+}
+
+/** Scratch for a group that is expanded. */
+export const expansionBytes = ({ x, dtype }: SourceOf, nIn: number): number =>
+  x === 'F32' && dtype !== 'F32' ? COLUMN_BYTES * nIn : 0;
+
+const matmulKernel = (source: SourceOf): Kernel => ({
   op: 'matmul',
-  dtypes: [x, dtype],
+  dtypes: [source.x, source.dtype],
   params: {
     nOut: 'i32',
     nIn: 'i32',
@@ -441,20 +485,20 @@ const matmulKernel = (x: TensorDType, dtype: DType, source: (variant: KernelVari
     addendBytes0: 'i32',
     addendBytes1: 'i32',
   },
-  values: (instruction) => matmulValues(instruction, dtype),
-  // Room to expand a group.
-  scratchBytes: ({ inputs }) => (x === 'F32' && dtype !== 'F32' ? COLUMN_BYTES * columnsOf(inputs[1]!.tensor) : 0),
-  build: (k) => buildMatmul(k, dtype, source(k.variant)),
+  values: (instruction) => matmulValues(instruction, source.dtype),
+  scratchBytes: ({ inputs }) => expansionBytes(source, columnsOf(inputs[1]!.tensor)),
+  build: (k) => buildMatmul(k, source.dtype, source.create(k.variant)),
 });
 
 /** Rows of a packed table by id: all eight rows of a group are unpacked, the wanted lane is stored. */
 const embedKernel = (dtype: DType): Kernel => ({
   op: 'embed',
   dtypes: [dtype],
-  params: { nBlocks: 'i32', groupBytes: 'i32' },
-  values({ inputs }) {
+  params: { nBlocks: 'i32', groupBytes: 'i32', nBeside: 'i32' },
+  values({ out, inputs }) {
     const nBlocks = columnsOf(inputs[0]!.tensor) / BLOCK_FORMATS[dtype].blockElements;
-    return { nBlocks, groupBytes: nBlocks * groupBlockBytes(dtype) };
+    const nBeside = columnsOf(out.tensor) / columnsOf(inputs[0]!.tensor);
+    return { nBlocks, groupBytes: nBlocks * groupBlockBytes(dtype), nBeside };
   },
   build(k) {
     const { f } = k;
@@ -463,7 +507,7 @@ const embedKernel = (dtype: DType): Kernel => ({
     const ids = k.input(1, 'ids');
     const nBlocks = k.param('nBlocks');
     const groupBytes = f.let('groupBytes', ptr.fromI32(k.param('groupBytes')));
-    const { from, to } = k.share(i32.mul(k.rows(), nBlocks));
+    const { from, to } = k.share(i32.mul(i32.mul(k.rows(), k.param('nBeside')), nBlocks));
     const item = f.local('i32', 'item');
     const id = f.local('i32', 'id');
     const w = f.local('ptr', 'w');
@@ -494,11 +538,15 @@ type FloatDType = (typeof FLOAT_DTYPES)[number];
 /** Types of weights that the kernels run. */
 const PACKED_DTYPES: readonly DType[] = [...FLOAT_DTYPES, ...QUANTIZED_FORMATS.map(({ dtype }) => dtype)];
 
-export const MATMUL_KERNELS: readonly Kernel[] = [
-  ...FLOAT_DTYPES.map((dtype) => matmulKernel('F32', dtype, (variant) => floatSource(dtype, variant))),
-  ...QUANTIZED_FORMATS.flatMap((format) => [
-    matmulKernel('F32', format.dtype, dequantizingSource),
-    matmulKernel('Q8A', format.dtype, (variant) => integerSource(format, variant)),
+export const MATMUL_SOURCES: readonly SourceOf[] = [
+  ...FLOAT_DTYPES.map((dtype): SourceOf => ({ x: 'F32', dtype, create: (variant) => floatSource(dtype, variant) })),
+  ...QUANTIZED_FORMATS.flatMap((format): SourceOf[] => [
+    { x: 'F32', dtype: format.dtype, create: dequantizingSource },
+    { x: 'Q8A', dtype: format.dtype, create: (variant) => integerSource(format, variant) },
   ]),
+];
+
+export const MATMUL_KERNELS: readonly Kernel[] = [
+  ...MATMUL_SOURCES.map(matmulKernel),
   ...PACKED_DTYPES.map(embedKernel),
 ];

@@ -6,6 +6,7 @@ import type { TensorDType } from '../../../graph/tensor.ts';
 import { ATTENTION_KERNELS } from './attention/attention.ts';
 import { CACHE_KERNELS } from './attention/kv-cache.ts';
 import { ELEMENTWISE_KERNELS } from './elementwise.ts';
+import { EXPERT_KERNELS } from './experts.ts';
 import { GEMM_KERNELS } from './gemm.ts';
 import { HEAD_KERNELS } from './heads.ts';
 import { LOSS_KERNELS } from './training/loss.ts';
@@ -20,6 +21,7 @@ export const KERNELS: readonly Kernel[] = [
   ...ELEMENTWISE_KERNELS,
   ...ROW_KERNELS,
   ...MATMUL_KERNELS,
+  ...EXPERT_KERNELS,
   ...ATTENTION_KERNELS,
   ...CACHE_KERNELS,
   ...GEMM_KERNELS,
@@ -55,6 +57,7 @@ export function kernelsOf(programs: readonly Program[]): Kernel[] {
 function selectingTypes(op: Instruction['op'], dtypes: readonly TensorDType[]): readonly TensorDType[] {
   switch (op) {
     case 'matmul':
+    case 'expertMatmul':
       // Which layout quantised activations have follows from the weights' type and the kernel set.
       return dtypes.slice(0, 2).map((dtype) => (dtype === 'Q8W' ? 'Q8A' : dtype));
     case 'embed':

@@ -71,6 +71,9 @@ interface Item extends TileBody {
   /** f32 a query: of the chunks merged so far. */
   readonly maxima: Local<'ptr'>;
   readonly totals: Local<'ptr'>;
+  readonly hasSinks: Local<'i32'>;
+  /** f32 a head of the group. */
+  readonly sinks: Local<'ptr'>;
 }
 
 function buildAttention(k: KernelBody, type: KvDtype): void {
@@ -82,6 +85,7 @@ function buildAttention(k: KernelBody, type: KvDtype): void {
   const positions = k.input(3, 'positions');
   const sequences = k.input(4, 'sequences');
   const tables = k.input(5, 'tables');
+  const allSinks = k.input(6, 'allSinks');
   const nHead = k.param('nHead');
   const headsPerKv = k.param('headsPerKv');
   const headDim = k.param('headDim');
@@ -116,6 +120,8 @@ function buildAttention(k: KernelBody, type: KvDtype): void {
     partialBytes: f.let('partialBytes', ptr.fromI32(i32.add(i32.shl(headDim, 2), partialBytes(0)))),
     maxima: part('maximaOffset'),
     totals: part('totalsOffset'),
+    hasSinks: k.param('hasSinks'),
+    sinks: f.local('ptr', 'sinks'),
   };
   const ownPartials = part('partialsOffset');
   const shared = k.sharedScratch();
@@ -157,6 +163,7 @@ function buildAttention(k: KernelBody, type: KvDtype): void {
       endRow.set(i32.add(row, TILE_ROWS));
       f.if(i32.gt_s(endRow, nRows), () => endRow.set(nRows));
       const headStart = f.let('headStart', i32.mul(i32.mul(kvHead, headsPerKv), headDim));
+      item.sinks.set(addressAt(allSinks, i32.mul(kvHead, headsPerKv), 4));
       item.queries.set(addressAt(q, headStart, 4));
       item.results.set(addressAt(out, headStart, 4));
       f.while(i32.lt_s(row, endRow), () => {
@@ -375,10 +382,20 @@ function mergeChunk(item: Item): void {
   });
 }
 
+/** A sink is one more weight; a result of which it is all but everything is next to nothing. */
 function endQueries(item: Item): void {
-  const inverse = item.f.local('v128', 'inverse');
+  const { f, hasSinks, sinks, headsPerKv } = item;
+  const inverse = f.local('v128', 'inverse');
+  const exp = f.local('v128', 'sinkExp');
   eachQuery(item, (query) => {
-    inverse.set(f32x4.splat(f32.div(f32.const(1), f32.load(addressAt(item.totals, query, 4)))));
+    const total = f.let('total', f32.load(addressAt(item.totals, query, 4)));
+    f.if(hasSinks, () => {
+      const sink = f32.load(addressAt(sinks, i32.rem_u(query, headsPerKv), 4));
+      const score = f32.sub(sink, f32.load(addressAt(item.maxima, query, 4)));
+      expInto(f, exp, f32x4.splat(f32.min(score, f32.const(88))));
+      total.set(f32.add(total, f32x4.extract_lane(exp, 0)));
+    });
+    inverse.set(f32x4.splat(f32.div(f32.const(1), total)));
     eachVector(item, resultOf(item, query), (p) => v128.store(p, f32x4.mul(v128.load(p), inverse)));
   });
 }
@@ -394,6 +411,7 @@ const attention = (type: KvDtype): Kernel => ({
     scale: 'f32',
     softcap: 'f32',
     window: 'i32',
+    hasSinks: 'i32',
     valuesOffset: 'i32',
     scoresOffset: 'i32',
     maximaOffset: 'i32',
@@ -415,6 +433,7 @@ const attention = (type: KvDtype): Kernel => ({
       scale: scale!,
       softcap,
       window: window || ALL_POSITIONS,
+      hasSinks: inputs.length > 6 ? 1 : 0,
       valuesOffset: layout.values,
       scoresOffset: layout.scores,
       maximaOffset: layout.maxima,
