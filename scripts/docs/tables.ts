@@ -9,7 +9,7 @@ import type { DType } from '../../src/base/dtype.ts';
 import { GGUF_LIMITS } from '../../src/gguf/limits.ts';
 import { ARCHITECTURES } from '../../src/models/registry.ts';
 import { CODECS, QUANTIZED_FORMATS } from '../../src/quant/codecs.ts';
-import { PRE_TOKENIZERS } from '../../src/tokenizer/pre-tokenizers.ts';
+import { PRE_TOKENIZERS } from '../../src/tokenizer/pre/pre-tokenizers.ts';
 import { TOKENIZER_MODELS } from '../../src/tokenizer/tokenizer.ts';
 import { propertyComments } from './api.ts';
 import { table } from './marks.ts';
@@ -75,6 +75,8 @@ function architectures(): string {
 const TOKENIZERS: Readonly<Record<string, string>> = {
   llama: 'SentencePiece-style BPE: merges by the scores of tokens, bytes for what is in none',
   gpt2: 'byte-level BPE: merges by their order in the file, within the pieces of a pre-tokenizer',
+  bert: 'WordPiece: the longest tokens of each word from the left, without case and accents',
+  t5: 'Unigram: the tokens with the best sum of scores, after normalisation by the rules of the file',
 };
 
 function tokenizers(): string {

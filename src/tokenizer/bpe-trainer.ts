@@ -4,7 +4,7 @@
 
 import { OptionError } from '../base/errors.ts';
 import { BYTE_CHARS, spellBytes } from './bpe.ts';
-import { findPreTokenizer, GPT2_PRE_TOKENIZER } from './pre-tokenizers.ts';
+import { findPreTokenizer, GPT2_PRE_TOKENIZER } from './pre/pre-tokenizers.ts';
 import { SpecialTokens } from './special-tokens.ts';
 import { TOKEN_LENGTH_MAX, TOKEN_TYPE, type Vocabulary } from './vocabulary.ts';
 
@@ -81,17 +81,13 @@ function checkOptions(vocabSize: number, minFrequency: number, specialTokens: re
 
 /** How often each piece occurs. */
 function countPieces(texts: Iterable<string>, specialTokens: readonly string[], name: string): Map<string, number> {
-  const { endOfPiece } = findPreTokenizer(name);
+  const { cut } = findPreTokenizer(name);
   const special = new SpecialTokens(specialTokens, [...specialTokens.keys()]);
   const counts = new Map<string, number>();
   for (const text of texts) {
     for (const part of special.split(text.toWellFormed())) {
       if (typeof part === 'number') continue;
-      for (let start = 0, end = 0; start < part.length; start = end) {
-        end = endOfPiece(part, start);
-        const piece = part.slice(start, end);
-        counts.set(piece, (counts.get(piece) ?? 0) + 1);
-      }
+      cut(part, (piece) => void counts.set(piece, (counts.get(piece) ?? 0) + 1));
     }
   }
   return counts;

@@ -4,7 +4,7 @@
 
 import { OptionError } from '../base/errors.ts';
 import { mergeSymbols, type MergeRules } from './merge.ts';
-import { findPreTokenizer, GPT2_PRE_TOKENIZER } from './pre-tokenizers.ts';
+import { findPreTokenizer, GPT2_PRE_TOKENIZER } from './pre/pre-tokenizers.ts';
 import type { TextCodec } from './text-codec.ts';
 import { TOKEN_LENGTH_MAX, TOKEN_TYPE, type Vocabulary } from './vocabulary.ts';
 
@@ -41,7 +41,7 @@ const KNOWN_PIECES_MAX = 2 ** 18;
  */
 export function createBpe(vocabulary: Vocabulary, tokenTypes: ArrayLike<number>): TextCodec {
   const { tokens, unknownId } = vocabulary;
-  const { endOfPiece, ignoresMerges } = findPreTokenizer(vocabulary.preTokenizer ?? GPT2_PRE_TOKENIZER);
+  const { cut, ignoresMerges } = findPreTokenizer(vocabulary.preTokenizer ?? GPT2_PRE_TOKENIZER);
   const { rules, idOf, textOf, idOfText } = createMergeTable(vocabulary, tokenTypes);
   const utf8 = new TextEncoder();
 
@@ -74,16 +74,14 @@ export function createBpe(vocabulary: Vocabulary, tokenTypes: ArrayLike<number>)
     stripsLeadingSpace: false,
     encode(text, ids) {
       const known = new Map<string, number[]>();
-      for (let start = 0, end = 0; start < text.length; start = end) {
-        end = endOfPiece(text, start);
-        const piece = text.slice(start, end);
+      cut(text, (piece) => {
         let pieceIds = known.get(piece);
         if (!pieceIds) {
           pieceIds = encodePiece(piece);
           if (piece.length <= KNOWN_PIECE_LENGTH_MAX && known.size < KNOWN_PIECES_MAX) known.set(piece, pieceIds);
         }
         for (const id of pieceIds) ids.push(id);
-      }
+      });
     },
     pieceBytes(id) {
       const text = tokens[id]!;

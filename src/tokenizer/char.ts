@@ -4,7 +4,7 @@
 
 import { OptionError } from '../base/errors.ts';
 import { spellBytes } from './bpe.ts';
-import { GPT2_PRE_TOKENIZER } from './pre-tokenizers.ts';
+import { GPT2_PRE_TOKENIZER } from './pre/pre-tokenizers.ts';
 import { createTokenizer, type Tokenizer } from './tokenizer.ts';
 import { TOKEN_TYPE, type Vocabulary } from './vocabulary.ts';
 

@@ -8,10 +8,10 @@ import type { TextCodec } from './text-codec.ts';
 import { byteOf, TOKEN_TYPE, type Vocabulary } from './vocabulary.ts';
 
 /** How SentencePiece writes a space inside tokens. */
-const SPACE = '\u2581';
+export const SPACE = '\u2581';
 
-/** Bounds the memory for pairs that one text can claim; far below what a Map can hold. */
-const KNOWN_PAIRS_MAX = 2 ** 20;
+/** Bounds the memory that pairs can claim, to some 10 MB. */
+const KNOWN_PAIRS_MAX = 2 ** 18;
 
 /**
  * The codec of one vocabulary. Encoding takes O(n log n) for n characters, whatever they are.
@@ -24,28 +24,27 @@ export function createSpm(vocabulary: Vocabulary, tokenTypes: ArrayLike<number>)
   const idOfChar = singleCharacters(idOf);
   const ranks = rankByScore(vocabulary);
   const appendUncovered = createFallback(vocabulary, tokenTypes);
-  const utf8 = new TextEncoder();
 
   // A symbol is a token's id, or nVocab + code point for a character that is no token by itself.
   const textOf = (symbol: number): string =>
     symbol < nVocab ? tokens[symbol]! : String.fromCodePoint(symbol - nVocab);
 
-  const createRules = (): MergeRules => {
-    // Few distinct pairs make up most of a text; remembering them saves building and hashing their strings.
-    const known = new Map<number, number>();
-    const stride = nVocab + 0x110000;
-    return {
-      join(left, right) {
-        const pair = left * stride + right;
-        let symbol = known.get(pair);
-        if (symbol === undefined) {
-          symbol = idOf.get(textOf(left) + textOf(right)) ?? -1;
-          if (known.size < KNOWN_PAIRS_MAX) known.set(pair, symbol);
-        }
-        return symbol;
-      },
-      rankOf: (symbol) => ranks[symbol]!,
-    };
+  // Few distinct pairs make up most of a text; remembering them saves building and hashing their strings. They are kept
+  // from one call to the next, because user-defined tokens like Gemma's line ends cut a text into thousands of parts.
+  const known = new Map<number, number>();
+  const stride = nVocab + 0x110000;
+  const rules: MergeRules = {
+    join(left, right) {
+      const pair = left * stride + right;
+      let symbol = known.get(pair);
+      if (symbol === undefined) {
+        symbol = idOf.get(textOf(left) + textOf(right)) ?? -1;
+        if (known.size === KNOWN_PAIRS_MAX) known.clear();
+        known.set(pair, symbol);
+      }
+      return symbol;
+    },
+    rankOf: (symbol) => ranks[symbol]!,
   };
 
   return {
@@ -59,31 +58,32 @@ export function createSpm(vocabulary: Vocabulary, tokenTypes: ArrayLike<number>)
         symbols[n++] = idOfChar.get(codePoint) ?? nVocab + codePoint;
       }
       const row = symbols.subarray(0, n);
-      const count = mergeSymbols(row, createRules());
+      const count = mergeSymbols(row, rules);
       for (let i = 0; i < count; i++) {
         const symbol = row[i]!;
         if (symbol < nVocab) ids.push(symbol);
         else appendUncovered(symbol - nVocab, i > 0 && row[i - 1]! >= nVocab, ids);
       }
     },
-    pieceBytes(id) {
-      const text = tokens[id]!;
-      const type = tokenTypes[id];
-      if (type === TOKEN_TYPE.byte) {
-        const byte = byteOf(text);
-        if (byte !== undefined) return Uint8Array.of(byte);
-      }
-      const isLiteral = type === TOKEN_TYPE.control || type === TOKEN_TYPE.unknown || type === TOKEN_TYPE.userDefined;
-      return utf8.encode(isLiteral ? text : text.replaceAll(SPACE, ' '));
-    },
+    pieceBytes: (id) => spellPiece(tokens[id]!, tokenTypes[id]!),
   };
+}
+
+/** What a token of a vocabulary that writes spaces as U+2581 stands for. */
+export function spellPiece(text: string, type: number): Uint8Array {
+  if (type === TOKEN_TYPE.byte) {
+    const byte = byteOf(text);
+    if (byte !== undefined) return Uint8Array.of(byte);
+  }
+  const isLiteral = type === TOKEN_TYPE.control || type === TOKEN_TYPE.unknown || type === TOKEN_TYPE.userDefined;
+  return new TextEncoder().encode(isLiteral ? text : text.replaceAll(SPACE, ' '));
 }
 
 /**
  * Ids by text of the tokens that ordinary text may become; of equal texts the lowest id. Without the control, unknown
  * and byte tokens: llama.cpp lets characters merge into those too, so that text could forge a special token.
  */
-function mergeableTokens(tokens: readonly string[], tokenTypes: ArrayLike<number>): Map<string, number> {
+export function mergeableTokens(tokens: readonly string[], tokenTypes: ArrayLike<number>): Map<string, number> {
   const ids = new Map<string, number>();
   for (const [id, text] of tokens.entries()) {
     const type = tokenTypes[id];
@@ -120,7 +120,7 @@ type Fallback = (codePoint: number, afterUncovered: boolean, ids: number[]) => v
  * What becomes of a character that no token covers: its bytes if the vocabulary has all 256 of them, otherwise the
  * unknown token, one for a whole run of such characters (as SentencePiece does; llama.cpp fails there).
  */
-function createFallback({ tokens, unknownId }: Vocabulary, tokenTypes: ArrayLike<number>): Fallback {
+export function createFallback({ tokens, unknownId }: Vocabulary, tokenTypes: ArrayLike<number>): Fallback {
   const byteIds: number[] = [];
   for (const [id, text] of tokens.entries()) {
     const byte = tokenTypes[id] === TOKEN_TYPE.byte ? byteOf(text) : undefined;

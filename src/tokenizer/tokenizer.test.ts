@@ -195,11 +195,11 @@ test('rejects ids outside the vocabulary', () => {
 
 test('rejects a tokenizer model without an algorithm and says which there are', () => {
   assert.throws(
-    () => createTokenizer(vocabularyOf({ words: [], model: 'bert' })),
+    () => createTokenizer(vocabularyOf({ words: [], model: 'rwkv' })),
     (error: unknown) =>
       error instanceof UnsupportedError &&
       error.code === 'UNSUPPORTED_TOKENIZER' &&
-      /"bert" is not supported; supported: llama/.test(error.message),
+      /"rwkv" is not supported; supported: llama/.test(error.message),
   );
 });
 

@@ -4,6 +4,8 @@
 
 import { OptionError, UnsupportedError } from '../base/errors.ts';
 import { createBpe } from './bpe.ts';
+import { createUnigram } from './dictionary/unigram.ts';
+import { createWordPiece } from './dictionary/wordpiece.ts';
 import { SpecialTokens } from './special-tokens.ts';
 import { createSpm } from './spm.ts';
 import { createStreamDecoder, toPiece, type Piece, type StreamDecoder } from './stream-decoder.ts';
@@ -65,6 +67,8 @@ type CodecFactory = (vocabulary: Vocabulary, tokenTypes: ArrayLike<number>) => T
 const CODECS: ReadonlyMap<string, CodecFactory> = new Map([
   ['llama', createSpm],
   ['gpt2', createBpe],
+  ['bert', createWordPiece],
+  ['t5', createUnigram],
 ]);
 
 /** What `createTokenizer` knows. */
@@ -152,7 +156,7 @@ function findCodec(model: string): CodecFactory {
   const supported = TOKENIZER_MODELS.join(', ');
   throw new UnsupportedError(
     'UNSUPPORTED_TOKENIZER',
-    `tokenizer "${model}" is not supported; supported: ${supported} (SentencePiece and byte-level BPE)`,
+    `tokenizer "${model}" is not supported; supported: ${supported}`,
     { model, supported },
   );
 }

@@ -137,6 +137,47 @@ test("byte-level BPE with Llama 3's rules adds BOS unless the file says otherwis
   assert.equal(addBosOf({}), false);
 });
 
+test('<|end|> ends a generation, but only a message where <|return|> and <|call|> end an answer', () => {
+  const endsOf = (tokens: readonly string[]): readonly number[] =>
+    readVocabulary(metadataOf({ tokens })).endOfGenerationIds!;
+  assert.deepEqual(endsOf(['<unk>', '<s>', 'a', '<|end|>']), [3]);
+  assert.deepEqual(endsOf(['<unk>', '<s>', 'a', '<|end|>', '<|return|>', '<|call|>']), [4, 5]);
+});
+
+test('WordPiece begins with [CLS] and ends with [SEP], whatever the file says about BOS and EOS', () => {
+  const entries = { model: 'bert', unknown_token_id: 3, add_bos_token: false, add_eos_token: false };
+  const read = (ids: Record<string, unknown>): (number | boolean | undefined)[] => {
+    const { bosId, eosId, addBos, addEos } = readVocabulary(metadataOf({ ...entries, ...ids }));
+    return [bosId, eosId, addBos, addEos];
+  };
+  assert.deepEqual(read({ cls_token_id: 1, seperator_token_id: 2 }), [1, 2, true, true]);
+  assert.deepEqual(read({ bos_token_id: 1, eos_token_id: 2 }), [1, 2, true, true]);
+  assert.deepEqual(
+    read({ cls_token_id: 1, bos_token_id: 0, seperator_token_id: 2, eos_token_id: 0 }).slice(0, 2),
+    [1, 2],
+  );
+  rejects(entries, 'GGUF_INVALID', /an id, as it is to be added/);
+});
+
+test('Unigram ends with EOS, and what the file says about normalisation is read and written', () => {
+  const plain = readVocabulary(metadataOf({ model: 't5' }));
+  assert.deepEqual([plain.eosId, plain.unknownId, plain.addBos, plain.addEos], [1, 2, false, true]);
+  assert.ok(!('precompiledCharsmap' in plain));
+  const vocabulary = readVocabulary(
+    metadataOf({
+      model: 't5',
+      token_type: [2, 3, 3, 1],
+      remove_extra_whitespaces: true,
+      precompiled_charsmap: new Int8Array([4, 0, -1]),
+      'normalizer.lowercase': false,
+    }),
+  );
+  const { removeExtraWhitespaces, precompiledCharsmap, lowercase, stripAccents } = vocabulary;
+  assert.deepEqual([removeExtraWhitespaces, lowercase, stripAccents], [true, false, undefined]);
+  assert.deepEqual([...precompiledCharsmap!], [4, 0, 255]);
+  assert.deepEqual(readVocabulary(metadataOf(written(vocabulary))), vocabulary);
+});
+
 const written = (vocabulary: Parameters<typeof vocabularyEntries>[0]): Record<string, unknown> =>
   Object.fromEntries(
     vocabularyEntries(vocabulary).map(([key, { value }]) => [key.replace('tokenizer.ggml.', ''), value]),

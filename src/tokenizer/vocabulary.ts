@@ -3,7 +3,7 @@
 // checked, and the algorithms trust it. Does not know the GGUF reader and writer, only the getters and an entry's form.
 
 import { GgufError, OptionError } from '../base/errors.ts';
-import { addsBosByDefault } from './pre-tokenizers.ts';
+import { addsBosByDefault } from './pre/pre-tokenizers.ts';
 
 /** What a token is, numbered as in `tokenizer.ggml.token_type` (and as in SentencePiece). */
 export const TOKEN_TYPE = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
@@ -29,6 +29,13 @@ export interface Vocabulary {
   readonly addEos: boolean;
   readonly addSpacePrefix: boolean;
   readonly preTokenizer?: string;
+  /** WordPiece only: whether case is dropped, by default so, and accents, by default as case is. */
+  readonly lowercase?: boolean;
+  readonly stripAccents?: boolean;
+  /** Unigram only: whether runs of spaces count as one, and those at both ends as none. Default false. */
+  readonly removeExtraWhitespaces?: boolean;
+  /** Unigram only: SentencePiece's compiled normalisation rules; absent means none. */
+  readonly precompiledCharsmap?: Uint8Array;
 }
 
 /** What `readVocabulary` needs. The getters throw when a value is missing (and has no fallback) or of another type. */
@@ -49,15 +56,37 @@ export const TOKEN_LENGTH_MAX = 1024;
 
 const BYTE_TOKEN = /^<0x([0-9a-f]{2})>$/i;
 
-type Defaults = Pick<Vocabulary, 'bosId' | 'eosId' | 'unknownId' | 'addBos' | 'addEos' | 'addSpacePrefix'>;
+interface Defaults extends Pick<Vocabulary, 'bosId' | 'eosId' | 'unknownId' | 'addBos' | 'addEos' | 'addSpacePrefix'> {
+  /** Names of BOS and EOS in keys, the first that a file has counts. Default `bos` and `eos`. */
+  readonly bosNames?: readonly string[];
+  readonly eosNames?: readonly string[];
+  /** Whether BOS and EOS are added whatever a file says. Default false. */
+  readonly alwaysAdds?: boolean;
+}
 
 /**
  * llama.cpp's defaults by tokenizer model; a default id that the vocabulary is too small for does not count. For gpt2
  * it takes 11 as BOS and EOS, which is right for Falcon only and elsewhere a comma: here there is none, and by default
  * a BOS that is not named is not added.
  */
-const DEFAULTS: ReadonlyMap<string, Defaults> = new Map([
+const DEFAULTS: ReadonlyMap<string, Defaults> = new Map<string, Defaults>([
   ['llama', { bosId: 1, eosId: 2, unknownId: 0, addBos: true, addEos: false, addSpacePrefix: true }],
+  [
+    'bert',
+    // [CLS] and [SEP] have the places of BOS and EOS. The key is spelled so.
+    {
+      bosId: 101,
+      eosId: 102,
+      unknownId: 100,
+      addBos: true,
+      addEos: true,
+      addSpacePrefix: false,
+      bosNames: ['cls', 'bos'],
+      eosNames: ['seperator', 'eos'],
+      alwaysAdds: true,
+    },
+  ],
+  ['t5', { eosId: 1, unknownId: 2, addBos: false, addEos: true, addSpacePrefix: false }],
 ]);
 const OTHER_DEFAULTS: Defaults = { addBos: false, addEos: false, addSpacePrefix: false };
 
@@ -80,7 +109,20 @@ const END_OF_GENERATION_TEXTS: ReadonlySet<string> = new Set([
   '<EOT>',
   '_<EOT>',
   '[EOT]',
+  '<|return|>',
+  '<|call|>',
 ]);
+
+/**
+ * The ids of tokens with such a text. In the format of gpt-oss an answer is several messages, and `<|end|>` ends only
+ * one of them.
+ */
+function findEndsOfGeneration(tokens: readonly string[]): number[] {
+  const hasMessages = tokens.includes('<|return|>') && tokens.includes('<|call|>');
+  return tokens.flatMap((text, id) =>
+    END_OF_GENERATION_TEXTS.has(text) && !(hasMessages && text === '<|end|>') ? [id] : [],
+  );
+}
 
 /**
  * Reads the vocabulary of a model from its GGUF metadata.
@@ -94,9 +136,9 @@ export function readVocabulary(metadata: MetadataReader): Vocabulary {
   const tokens = readTokens(metadata);
   const nVocab = tokens.length;
 
-  const readId = (name: string, fallback?: number): number | undefined => {
-    const key = `tokenizer.ggml.${name}_token_id`;
-    if (!metadata.has(key)) return fallback !== undefined && fallback < nVocab ? fallback : undefined;
+  const readId = (names: readonly string[], fallback?: number): number | undefined => {
+    const key = names.map((name) => `tokenizer.ggml.${name}_token_id`).find((each) => metadata.has(each));
+    if (key === undefined) return fallback !== undefined && fallback < nVocab ? fallback : undefined;
     const id = metadata.getNumber(key);
     if (!Number.isInteger(id) || id < 0 || id >= nVocab) {
       throw invalid(key, `a token id from 0 to ${nVocab - 1}`, id);
@@ -104,11 +146,12 @@ export function readVocabulary(metadata: MetadataReader): Vocabulary {
     return id;
   };
 
-  const bosId = readId('bos', defaults.bosId);
+  const { bosNames = ['bos'], eosNames = ['eos'], alwaysAdds = false } = defaults;
+  const bosId = readId(bosNames, defaults.bosId);
   const preTokenizer = metadata.has('tokenizer.ggml.pre') ? metadata.getString('tokenizer.ggml.pre') : undefined;
   const addsBos =
     defaults.addBos || (bosId !== undefined && preTokenizer !== undefined && addsBosByDefault(preTokenizer));
-  const endOfGenerationIds = tokens.flatMap((text, id) => (END_OF_GENERATION_TEXTS.has(text) ? [id] : []));
+  const endOfGenerationIds = findEndsOfGeneration(tokens);
   const vocabulary: Vocabulary = {
     model,
     tokens,
@@ -116,14 +159,15 @@ export function readVocabulary(metadata: MetadataReader): Vocabulary {
     tokenTypes: readTokenTypes(metadata, nVocab, endOfGenerationIds),
     merges: readMerges(metadata, model),
     bosId,
-    eosId: readId('eos', defaults.eosId),
-    eotId: readId('eot'),
-    unknownId: readId('unknown', defaults.unknownId),
-    endOfGenerationIds: [...endOfGenerationIds, ...[readId('eom')].filter((id) => id !== undefined)],
-    addBos: metadata.getBoolean('tokenizer.ggml.add_bos_token', addsBos),
-    addEos: metadata.getBoolean('tokenizer.ggml.add_eos_token', defaults.addEos),
+    eosId: readId(eosNames, defaults.eosId),
+    eotId: readId(['eot']),
+    unknownId: readId(['unknown'], defaults.unknownId),
+    endOfGenerationIds: [...endOfGenerationIds, ...[readId(['eom'])].filter((id) => id !== undefined)],
+    addBos: alwaysAdds || metadata.getBoolean('tokenizer.ggml.add_bos_token', addsBos),
+    addEos: alwaysAdds || metadata.getBoolean('tokenizer.ggml.add_eos_token', defaults.addEos),
     addSpacePrefix: metadata.getBoolean('tokenizer.ggml.add_space_prefix', defaults.addSpacePrefix),
     preTokenizer,
+    ...readNormaliser(metadata),
   };
   for (const [flag, id, name] of [
     [vocabulary.addBos, vocabulary.bosId, 'bos'],
@@ -174,6 +218,22 @@ function readTokenTypes(
   return types;
 }
 
+/** What a file says about the normalisation of text; what it does not say is absent. */
+function readNormaliser(metadata: MetadataReader): Partial<Vocabulary> {
+  const read = <T>(name: string, get: (key: string) => T): T | undefined => {
+    const key = `tokenizer.ggml.${name}`;
+    return metadata.has(key) ? get(key) : undefined;
+  };
+  const getBoolean = (key: string): boolean => metadata.getBoolean(key);
+  const found: Partial<Vocabulary> = {
+    lowercase: read('normalizer.lowercase', getBoolean),
+    stripAccents: read('normalizer.strip_accents', getBoolean),
+    removeExtraWhitespaces: read('remove_extra_whitespaces', getBoolean),
+    precompiledCharsmap: read('precompiled_charsmap', (key) => Uint8Array.from(metadata.getNumbers(key))),
+  };
+  return Object.fromEntries(Object.entries(found).filter(([, value]) => value !== undefined));
+}
+
 /** BPE cannot do without merges, so for it the getter refuses a file that has none. */
 function readMerges(metadata: MetadataReader, model: string): readonly string[] | undefined {
   const key = 'tokenizer.ggml.merges';
@@ -222,6 +282,7 @@ export type VocabularyEntry =
   | { readonly type: 'bool'; readonly value: boolean }
   | { readonly type: 'u32'; readonly value: number }
   | { readonly type: 'array'; readonly elementType: 'string'; readonly value: readonly string[] }
+  | { readonly type: 'array'; readonly elementType: 'u8'; readonly value: Uint8Array }
   | { readonly type: 'array'; readonly elementType: 'f32'; readonly value: Float32Array }
   | { readonly type: 'array'; readonly elementType: 'i32'; readonly value: Int32Array };
 
@@ -237,7 +298,17 @@ export function vocabularyEntries(vocabulary: Vocabulary): [key: string, entry: 
   if (otherEnds.length > 1) {
     throw new OptionError(`"endOfGenerationIds" expected at most one that is not EOS or EOT, got ${otherEnds}`);
   }
-  const ids = { bos: bosId, eos: eosId, eot: eotId, eom: otherEnds[0], unknown: unknownId };
+  const { bosNames = ['bos'], eosNames = ['eos'] } = DEFAULTS.get(model) ?? OTHER_DEFAULTS;
+  const ids: [names: readonly string[], id: number | undefined][] = [
+    [bosNames, bosId],
+    [eosNames, eosId],
+    [['eot'], eotId],
+    [['eom'], otherEnds[0]],
+    [['unknown'], unknownId],
+  ];
+  const boolean = (value: boolean | undefined): VocabularyEntry | undefined =>
+    value === undefined ? undefined : { type: 'bool', value };
+  const { precompiledCharsmap } = vocabulary;
   const entries: Record<string, VocabularyEntry | undefined> = {
     model: { type: 'string', value: model },
     pre: vocabulary.preTokenizer === undefined ? undefined : { type: 'string', value: vocabulary.preTokenizer },
@@ -245,12 +316,16 @@ export function vocabularyEntries(vocabulary: Vocabulary): [key: string, entry: 
     scores: scores && { type: 'array', elementType: 'f32', value: Float32Array.from(scores) },
     token_type: { type: 'array', elementType: 'i32', value: Int32Array.from(tokenTypesOf(vocabulary)) },
     merges: merges && { type: 'array', elementType: 'string', value: merges },
-    add_bos_token: { type: 'bool', value: vocabulary.addBos },
-    add_eos_token: { type: 'bool', value: vocabulary.addEos },
-    add_space_prefix: { type: 'bool', value: vocabulary.addSpacePrefix },
+    add_bos_token: boolean(vocabulary.addBos),
+    add_eos_token: boolean(vocabulary.addEos),
+    add_space_prefix: boolean(vocabulary.addSpacePrefix),
+    'normalizer.lowercase': boolean(vocabulary.lowercase),
+    'normalizer.strip_accents': boolean(vocabulary.stripAccents),
+    remove_extra_whitespaces: boolean(vocabulary.removeExtraWhitespaces),
+    precompiled_charsmap: precompiledCharsmap && { type: 'array', elementType: 'u8', value: precompiledCharsmap },
   };
-  for (const [name, id] of Object.entries(ids)) {
-    if (id !== undefined) entries[`${name}_token_id`] = { type: 'u32', value: id };
+  for (const [names, id] of ids) {
+    for (const name of names) if (id !== undefined) entries[`${name}_token_id`] = { type: 'u32', value: id };
   }
   return Object.entries(entries).flatMap(([key, entry]) => (entry ? [[`tokenizer.ggml.${key}`, entry]] : []));
 }
