@@ -28,6 +28,14 @@ export interface Field {
   readonly shift?: number;
 }
 
+/** A number that some bits of a quant make: those of `mask`, moved down by `shift` (default 0), held within `clamp`. */
+export interface Term {
+  readonly factor: number;
+  readonly mask: number;
+  readonly shift?: number;
+  readonly clamp?: readonly [min: number, max: number];
+}
+
 export interface QuantizedFormat {
   readonly dtype: DType;
   /** Bits of a quant. Those of 8 bits are signed. */
@@ -35,6 +43,11 @@ export interface QuantizedFormat {
   readonly offset: number;
   /** Quants are indices of these, at most sixteen. */
   readonly levels?: readonly number[];
+  /**
+   * The levels without a table: level = Σ factor · number − offset. Kernels multiply each number on its own, and the
+   * bits of different masks are packed apart.
+   */
+  readonly terms?: readonly Term[];
   /** Values that share an integer scale; 0: there are none. */
   readonly scaleColumns: 0 | 16 | 32;
   readonly hasMinima: boolean;

@@ -27,7 +27,8 @@ export interface Expansion {
   readonly indices: readonly BitField[];
   /**
    * For each eight quants: a bit each, `eight`; seven of them, and in all an even number is set, `even`; or one bit for
-   * all, `one`. Where it is set, the quant has its highest bit.
+   * all, `one`. Of `one`, quants are the integers, with their highest bit where that is set. Otherwise they are in the
+   * order of the values: integers with their highest bit, and where the sign is set, all their bits are inverted.
    */
   readonly signs: readonly BitField[];
   readonly signKind: 'eight' | 'even' | 'one';
@@ -54,6 +55,7 @@ export function expanderOf(expansion: Expansion, bits: number): (bytes: Uint8Arr
   const { grid, d, scales, nScales, indices, signs, signKind } = expansion;
   const out = new Uint8Array(EXPANDED_BYTES);
   const highest = 1 << (bits - 1);
+  const [always, signed] = signKind === 'one' ? [0, highest] : [highest, 2 * highest - 1];
   return (bytes, at) => {
     const dBits = integerAt(d, bytes, at, 0);
     out[0] = dBits;
@@ -65,7 +67,7 @@ export function expanderOf(expansion: Expansion, bits: number): (bytes: Uint8Arr
     }
     for (let i = 0; i < 256; i++) {
       const mask = signMask(integerAt(signs, bytes, at, i >> 3), signKind);
-      if ((mask >> (i & 7)) & 1) out[EXPANDED_QUANTS_AT + i]! |= highest;
+      out[EXPANDED_QUANTS_AT + i]! ^= always ^ ((mask >> (i & 7)) & 1 ? signed : 0);
     }
     return out;
   };

@@ -4,12 +4,13 @@
 // Packed, a block of eight rows of a quantised format is: d of each row; f16 dmin of each row if it has minima;
 // then for each 32 columns: sub-scales, the plane of low bits, the plane of high bits. Expanded to bytes, 32 columns
 // are 16 vectors v of 16 bytes; a plane of n bits stores v, v + 2n, v + 4n … in the same bytes, from the low bits on.
+// Levels that are sums of terms have a plane for each mask of theirs.
 //   quads  vector 2s + h: rows 4h .. 4h + 3, columns 4s .. 4s + 3 of each: what the relaxed dot product wants
 //   pairs  vector v: all rows, columns 2v and 2v + 1 of each: what the dot product of 16-bit integers wants
 
 import { BLOCK_FORMATS } from '../../../base/dtype.ts';
 import type { DType } from '../../../base/dtype.ts';
-import type { QuantizedFormat } from '../../../quant/block.ts';
+import type { QuantizedFormat, Term } from '../../../quant/block.ts';
 import { QUANTIZED_FORMATS } from '../../../quant/codecs.ts';
 import type { Expr, Local } from '../emit/expression.ts';
 import type { FunctionBuilder } from '../emit/function-builder.ts';
@@ -34,10 +35,32 @@ const HALF_ROWS_BYTES = 16;
 /** Of a plane, for 32 columns of eight rows, for each bit. */
 const PLANE_BYTES_A_BIT = 32;
 
-/** Bits of the two planes. */
-export function planesOf({ bits }: QuantizedFormat): { readonly lowBits: 8 | 4 | 2; readonly highBits: 0 | 1 | 2 } {
+/** Which bits of the quants a plane holds, and by how much those that share its bytes are moved up. */
+export interface Plane {
+  readonly mask: number;
+  readonly nBits: number;
+  readonly shifts: readonly number[];
+}
+
+const shiftBits = (bits: number, shift: number): number => (shift < 0 ? bits >> -shift : bits << shift);
+
+function planeOf(mask: number): Plane {
+  const shifts: number[] = [];
+  const lowest = Math.clz32(mask & -mask) - 31;
+  for (let used = 0, shift = lowest; shift < 8; shift++) {
+    const bits = shiftBits(mask, shift);
+    if (bits > 255 || (bits & used) !== 0) continue;
+    shifts.push(shift);
+    used |= bits;
+  }
+  return { mask, nBits: 8 / shifts.length, shifts };
+}
+
+/** The plane of low bits first. */
+export function planesOf({ bits, terms }: QuantizedFormat): readonly Plane[] {
   const lowBits = bits === 8 ? 8 : bits >= 4 ? 4 : 2;
-  return { lowBits, highBits: (bits - lowBits) as 0 | 1 | 2 };
+  const masks = terms?.map(({ mask }) => mask) ?? [(1 << lowBits) - 1, (1 << bits) - (1 << lowBits)];
+  return [...new Set(masks)].filter((mask) => mask !== 0).map(planeOf);
 }
 
 /** Minima of 16 columns have four bits, like their scales, and share a byte with them: scale in the low half. */
@@ -46,11 +69,14 @@ const sharesBytes = ({ scaleColumns, hasMinima }: QuantizedFormat): boolean => s
 /** Where the parts of 32 columns lie, from their start. */
 export function layoutOf32(format: QuantizedFormat) {
   const { scaleColumns, hasMinima } = format;
-  const { lowBits, highBits } = planesOf(format);
   const scaleBytes = scaleColumns === 0 ? 0 : (32 / scaleColumns) * ROWS;
-  const low = scaleBytes + (scaleColumns === 32 && hasMinima ? ROWS : 0);
-  const high = low + PLANE_BYTES_A_BIT * lowBits;
-  return { mins: scaleBytes, low, high, sizeBytes: high + PLANE_BYTES_A_BIT * highBits };
+  let sizeBytes = scaleBytes + (scaleColumns === 32 && hasMinima ? ROWS : 0);
+  const planes = planesOf(format).map((plane) => {
+    const at = sizeBytes;
+    sizeBytes += PLANE_BYTES_A_BIT * plane.nBits;
+    return { ...plane, at };
+  });
+  return { mins: scaleBytes, planes, sizeBytes };
 }
 
 const D_BYTES = { F16: 2, F32: 4, E8M0: 1 } as const;
@@ -82,9 +108,14 @@ const isSigned = ({ bits, levels }: QuantizedFormat): boolean =>
 /** Levels that are looked up with an offset added in every variant. */
 const isShifted = (format: QuantizedFormat): boolean => format.levels !== undefined && !isSigned(format);
 
-/** Bits of a quant as kernels multiply it, once levels are looked up. */
-export const productBits = (format: QuantizedFormat): number =>
-  isShifted(format) ? levelBits(format.levels!) : format.bits;
+/** What kernels multiply of a quant: its terms, or all of it, levels looked up. */
+export function termsOf(format: QuantizedFormat): readonly Term[] {
+  const nBits = isShifted(format) ? levelBits(format.levels!) : format.bits;
+  return format.terms ?? [{ factor: 1, mask: (1 << nBits) - 1 }];
+}
+
+/** The largest that its number can be. */
+export const maxOf = ({ mask, shift = 0, clamp }: Term): number => clamp?.[1] ?? mask >> shift;
 
 /**
  * Whether signed quants have 128 added, as the 8-bit unsigned operand of the relaxed dot product wants them. Q8_0 is
@@ -93,8 +124,11 @@ export const productBits = (format: QuantizedFormat): number =>
 export const isBiased = (variant: KernelVariant): boolean => variant.dot === 'u8';
 
 /** The relaxed dot product where its unsigned operand holds the quants. */
-export function interleavingOf(format: QuantizedFormat, { dot }: KernelVariant): Interleaving {
-  return dot === 'u8' || (dot !== 'i16' && !isSigned(format)) ? 'quads' : 'pairs';
+export function interleavingOf(format: QuantizedFormat, { dot, wide }: KernelVariant): Interleaving {
+  if (dot === 'u8') return 'quads';
+  // V8 looks levels up in 128 bits, and pairs what follows only if that extends them to 16 bits.
+  const isNarrowed = wide && format.levels !== undefined && !format.terms;
+  return dot === 'i16' || isSigned(format) || isNarrowed ? 'pairs' : 'quads';
 }
 
 /** What must be subtracted from the bytes that `BlockReader.steps` gives. */
@@ -102,6 +136,10 @@ export function offsetOf(format: QuantizedFormat, variant: KernelVariant): numbe
   if (isShifted(format)) return levelOffset(format.levels!);
   return isSigned(format) ? (isBiased(variant) ? 128 : 0) : format.offset;
 }
+
+/** What must be subtracted from the products of `BlockReader.numbers` or `words`. */
+export const productOffsetOf = (format: QuantizedFormat, variant: KernelVariant): number =>
+  format.terms && interleavingOf(format, variant) === 'quads' ? format.offset : offsetOf(format, variant);
 
 /** Scale and minimum of a part of 32 columns: of all of them, or of the first or last 16. */
 export interface Part {
@@ -119,13 +157,16 @@ export class BlockReader {
   readonly #half: HalfToFloat;
   readonly #d: Halves;
   readonly #dMin: Halves | undefined;
+  /** Of the plane of low bits what is at hand, of that of high bits all. */
   readonly #low: readonly Local<'v128'>[];
   readonly #high: readonly Local<'v128'>[];
-  readonly #levels: Local<'v128'> | undefined;
+  readonly #numbers: readonly Halves[];
+  readonly #lookUp: (quants: Vector) => Vector;
 
   constructor(f: FunctionBuilder, format: QuantizedFormat, variant: KernelVariant) {
     const halves = (name: string): Halves => f.localArray('v128', name, 2) as unknown as Halves;
-    const { scaleColumns, hasMinima, levels } = format;
+    const { scaleColumns, hasMinima } = format;
+    const [, highPlane] = planesOf(format);
     this.#f = f;
     this.format = format;
     this.#half = new HalfToFloat(f, format.dFactor);
@@ -135,10 +176,9 @@ export class BlockReader {
     const whole: Part = { scale: this.#d, minimum: this.#dMin };
     this.parts = scaleColumns === 0 ? [whole] : Array.from({ length: 32 / scaleColumns }, own);
     this.#low = f.localArray('v128', 'quants', 2);
-    this.#high = f.localArray('v128', 'highBits', 2 * planesOf(format).highBits);
-    const offset = offsetOf(format, variant);
-    const lanes = levels && Array.from({ length: 16 }, (_, i) => offset + (levels[i] ?? 0));
-    this.#levels = lanes && f.let('levels', i8x16.const(...lanes));
+    this.#high = f.localArray('v128', 'highBits', highPlane ? 2 * highPlane.nBits : 0);
+    this.#numbers = planesOf(format).map(() => halves('number'));
+    this.#lookUp = levelTable(f, format, variant);
   }
 
   /** Blocks of 32 columns that share d and dmin. */
@@ -210,29 +250,58 @@ export class BlockReader {
    * 2·step + 1. Steps come in an order of their own; those below 4 are the first 16 columns.
    */
   steps(w: Expr<'ptr'>, use: (step: number, low: Vector, high: Vector) => void): void {
-    const { lowBits, highBits } = planesOf(this.format);
-    const { low, high } = layoutOf32(this.format);
-    this.#high.forEach((v, i) => v.set(v128.load(w, high + 16 * i)));
-    const nStored = 2 * lowBits;
-    for (let s = 0; s < nStored; s += 2) {
-      this.#low.forEach((v, h) => v.set(v128.load(w, low + 16 * (s + h))));
-      for (let field = 0; field < 8 / lowBits; field++) {
-        const vectors = this.#low.map((v, h) => {
-          const index = s + h + nStored * field;
-          const bits = lowBits === 8 ? v : extractBits(v, field * lowBits, 0, lowBits);
-          const quants = highBits === 0 ? bits : v128.or(bits, this.#highBits(index));
-          return this.#levels ? i8x16.swizzle(this.#levels, quants) : quants;
-        });
-        use((s + nStored * field) / 2, vectors[0]!, vectors[1]!);
-      }
-    }
+    const planes = planesOf(this.format);
+    this.#eachStep(w, (step, bitsOf) => {
+      const [low, high] = [0, 1].map((h) => {
+        const bits = planes.map((_, p) => bitsOf(p, h, 0));
+        return this.#lookUp(bits.reduce((a, b) => v128.or(a, b)));
+      });
+      use(step, low!, high!);
+    });
   }
 
-  /** Of vector `index`, where they belong in its bytes. */
-  #highBits(index: number): Vector {
-    const { lowBits, highBits } = planesOf(this.format);
-    const nHigh = 2 * highBits;
-    return extractBits(this.#high[index % nHigh]!, Math.floor(index / nHigh) * highBits, lowBits, highBits);
+  /** As `steps`, but what is multiplied: of each of `termsOf` two vectors. */
+  numbers(w: Expr<'ptr'>, use: (step: number, terms: readonly (readonly [Vector, Vector])[]) => void): void {
+    const { terms } = this.format;
+    if (!terms) return this.steps(w, (step, ...both) => use(step, [both]));
+    const planes = planesOf(this.format);
+    this.#eachStep(w, (step, bitsOf) => {
+      planes.forEach(({ mask }, p) => {
+        const { shift = 0 } = terms.find((term) => term.mask === mask)!;
+        this.#numbers[p]!.forEach((number, h) => number.set(bitsOf(p, h, shift)));
+      });
+      use(
+        step,
+        terms.map(({ mask, clamp }) => {
+          const [low, high] = this.#numbers[planes.findIndex((plane) => plane.mask === mask)]!.map((number) =>
+            clamp ? i8x16.min_u(i8x16.max_u(number, splatBytes(clamp[0])), splatBytes(clamp[1])) : number,
+          );
+          return [low!, high!];
+        }),
+      );
+    });
+  }
+
+  /** `bitsOf` gives what plane `p` holds of the step's vector `h`, moved down by `shift` from where it belongs. */
+  #eachStep(
+    w: Expr<'ptr'>,
+    use: (step: number, bitsOf: (p: number, h: number, shift: number) => Vector) => void,
+  ): void {
+    const [low, high] = layoutOf32(this.format).planes;
+    const nLow = 2 * low!.nBits;
+    const nHigh = this.#high.length;
+    this.#high.forEach((v, i) => v.set(v128.load(w, high!.at + 16 * i)));
+    for (let s = 0; s < nLow; s += 2) {
+      this.#low.forEach((v, h) => v.set(v128.load(w, low!.at + 16 * (s + h))));
+      low!.shifts.forEach((_, field) => {
+        const first = s + nLow * field;
+        use(first / 2, (p, h, shift) =>
+          p === 0
+            ? unpackBits(this.#low[h]!, low!, field, shift)
+            : unpackBits(this.#high[(first + h) % nHigh]!, high!, Math.floor((first + h) / nHigh), shift),
+        );
+      });
+    }
   }
 
   /**
@@ -240,9 +309,9 @@ export class BlockReader {
    * and of rows 4..7. Turns come in the order of `steps`; those below 8 are the first 16 columns.
    */
   words(w: Expr<'ptr'>, use: (turn: number, low: Vector, high: Vector) => void): void {
-    if (planesOf(this.format).lowBits === 8) {
+    if (this.format.bits === 8) {
       // Bytes are extended as they are loaded.
-      const { low } = layoutOf32(this.format);
+      const low = layoutOf32(this.format).planes[0]!.at;
       for (let turn = 0; turn < 16; turn++) {
         const at = low + 16 * turn;
         use(turn, v128.load8x8_s(w, at), v128.load8x8_s(w, at + 8));
@@ -259,11 +328,28 @@ export class BlockReader {
   }
 }
 
-/** `count` bits of every byte, moved from bit `from` to bit `to`. Shifts go over 16 bits, the mask mends that. */
-export function extractBits(v: Vector, from: number, to: number, count: number): Vector {
-  const mask = ((1 << count) - 1) << to;
-  const moved = from > to ? i16x8.shr_u(v, from - to) : from < to ? i16x8.shl(v, to - from) : v;
-  return v128.and(moved, splatI32(mask * 0x01010101));
+const splatBytes = (byte: number): Vector => splatI32((byte * 0x01010101) | 0);
+
+/** The bits of `mask` of every byte, moved up by `shift`, or down. Shifts go over 16 bits, the mask mends that. */
+export function moveBits(v: Vector, mask: number, shift: number): Vector {
+  if (mask === 255) return v;
+  const moved = shift < 0 ? i16x8.shr_u(v, -shift) : shift > 0 ? i16x8.shl(v, shift) : v;
+  return v128.and(moved, splatBytes(shiftBits(mask, shift)));
+}
+
+/** What a plane holds in field `field` of its bytes, moved down by `shift` from where it belongs. */
+function unpackBits(v: Vector, { mask, shifts }: Plane, field: number, shift: number): Vector {
+  return moveBits(v, shiftBits(mask, shifts[field]!), -shifts[field]! - shift);
+}
+
+/** Prepares to look levels up, in a format that does. */
+function levelTable(f: FunctionBuilder, format: QuantizedFormat, variant: KernelVariant): (quants: Vector) => Vector {
+  const { levels } = format;
+  if (!levels) return (quants) => quants;
+  const offset = offsetOf(format, variant);
+  const table = f.let('levels', i8x16.const(...Array.from({ length: 16 }, (_, i) => offset + (levels[i] ?? 0))));
+  const lookUp = variant.set === 'relaxed' ? i8x16.relaxed_swizzle : i8x16.swizzle;
+  return (quants) => lookUp(table, quants);
 }
 
 /** Eight 16-bit integers times eight factors. */

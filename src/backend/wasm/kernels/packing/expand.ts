@@ -30,7 +30,10 @@ export function expandBlocks({ f, block, rowBytes, grid, scratch }: Rows, expans
   const [i, integer] = [f.local('i32', 'i'), f.local('i32', 'integer')];
   const [tuple, mask] = [f.local('v128', 'tuple'), f.local('v128', 'signMask')];
   const eachBit = i8x16.const(...Array.from({ length: 16 }, (_, lane) => (lane < 8 ? 1 << lane : 0)));
-  const highest = splatI32((1 << (bits - 1)) * 0x01010101);
+  const highest = 1 << (bits - 1);
+  const [always, signed] = (signKind === 'one' ? [0, highest] : [highest, 2 * highest - 1]).map((byte) =>
+    splatI32(byte * 0x01010101),
+  ) as [Expr<'v128'>, Expr<'v128'>];
   f.for(f.local('i32', 'row'), { from: 0, to: GROUP_ROWS }, () => {
     i.set(0);
     readInteger(f, integer, d, source, i);
@@ -52,8 +55,8 @@ export function expandBlocks({ f, block, rowBytes, grid, scratch }: Rows, expans
       mask.set(v128.and(i8x16.splat(integer), eachBit));
       out.set(addressAt(target, i, 8));
       tuple.set(v128.load64_zero(out, EXPANDED_QUANTS_AT));
-      const sign = v128.and(i8x16.eq(mask, eachBit), highest);
-      v128.store64_lane(out, v128.or(tuple, sign), 0, EXPANDED_QUANTS_AT);
+      const sign = v128.and(i8x16.eq(mask, eachBit), signed);
+      v128.store64_lane(out, v128.xor(v128.xor(tuple, always), sign), 0, EXPANDED_QUANTS_AT);
     });
     source.set(ptr.add(source, rowBytes));
     target.set(ptr.add(target, EXPANDED_BYTES));
