@@ -1,7 +1,8 @@
 // What all quantised formats have in common: a block is small integers (quants), scales and perhaps minima. A format is
 // data: where in a block's bytes the bits of each stand. Decoding follows from it, and so does packing for kernels.
 //   value = d · scale · (q − offset)   or   d · scale · level[q]   or   d · scale · q + minimum
-// where scale is 1, or a small integer that 16 or 32 values share, and minimum is m itself or −dMin · min.
+// where scale is 1, or a small integer that 16 or 32 values share, and minimum is m itself or −dMin · min. A scale's
+// sign may say which way values are shifted: d · |scale| · (q − offset) + d · scale · shift.
 
 import { BLOCK_FORMATS } from '../base/dtype.ts';
 import type { DType } from '../base/dtype.ts';
@@ -65,6 +66,7 @@ export interface QuantizedFormat {
   /** One for every `scaleColumns` values: bytes, signed once `scaleOffset` (0 by default) is subtracted. */
   readonly scales?: readonly Field[];
   readonly scaleOffset?: number;
+  readonly shift?: number;
   readonly mins?: readonly Field[];
 }
 
@@ -111,9 +113,11 @@ function readerOf(fields: readonly Field[], n: number, offset = 0): ReadIntegers
 /** Decodes as ggml does: every product is rounded to float32. */
 export function codecOf(format: QuantizedFormat, encode?: Codec['encode']): Codec {
   const { dtype, bits, offset, levels, scaleColumns, hasMinima, dAt, dMinAt = 0, dFactor = 1, expansion } = format;
+  const { shift } = format;
   const { blockElements, blockBytes } = BLOCK_FORMATS[dtype];
   const expand = expansion && expanderOf(expansion, bits);
   const integer = (q: number): number => levels?.[q] ?? (bits === 8 ? (q << 24) >> 24 : q - offset);
+  const isShifted = hasMinima || shift !== undefined;
   const partSize = scaleColumns || blockElements;
   const nParts = blockElements / partSize;
   const quants = new Uint8Array(blockElements);
@@ -132,11 +136,12 @@ export function codecOf(format: QuantizedFormat, encode?: Codec['encode']): Code
       readScales(bytes, at, scales);
       readMins(bytes, at, mins);
       for (let part = 0; part < nParts; part++) {
-        const scale = scaleColumns ? Math.fround(d * scales[part]!) : d;
-        const minimum = scaleColumns ? -Math.fround(dMin * mins[part]!) : dMin;
+        const signed = scaleColumns ? Math.fround(d * scales[part]!) : d;
+        const scale = shift !== undefined && scales[part]! < 0 ? -signed : signed;
+        const minimum = shift !== undefined ? signed * shift : scaleColumns ? -Math.fround(dMin * mins[part]!) : dMin;
         for (let i = part * partSize; i < (part + 1) * partSize; i++) {
           const value = scale * integer(quants[i]!);
-          out[first + i] = hasMinima ? Math.fround(value) + minimum : value;
+          out[first + i] = isShifted ? Math.fround(value) + minimum : value;
         }
       }
     }

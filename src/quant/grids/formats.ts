@@ -10,7 +10,7 @@ import { EXPANDED_QUANTS_AT, EXPANDED_SCALES_AT } from './expansion.ts';
 import type { BitField, Expansion } from './expansion.ts';
 import { IQ1_S_GRID, IQ2_S_GRID, IQ2_XS_GRID, IQ2_XXS_GRID, IQ3_S_GRID, IQ3_XXS_GRID } from './tables.ts';
 
-type Family = Required<Pick<QuantizedFormat, 'bits' | 'levels' | 'terms' | 'offset' | 'dFactor'>>;
+type Family = Pick<QuantizedFormat, 'bits' | 'levels' | 'terms' | 'offset' | 'shift' | 'dFactor'>;
 
 /** Levels by quant, in ascending order. */
 const mirrored = (magnitudes: readonly number[]): number[] => [
@@ -18,7 +18,8 @@ const mirrored = (magnitudes: readonly number[]): number[] => [
   ...magnitudes,
 ];
 
-const IQ1: Family = {
+const IQ1_SHIFTED: Family = { bits: 2, offset: 1, shift: 1 / 8 };
+const IQ1_LEVELS: Family = {
   bits: 3,
   levels: [-7, 1, 9, 0, -9, -1, 7, 0],
   terms: [
@@ -144,13 +145,13 @@ export const IQ3_S: QuantizedFormat = gridFormat(
 /** Words of 16 bits: the high three bits of four indices, a scale, and whether 1/8 is subtracted. */
 export const IQ1_S: QuantizedFormat = gridFormat(
   'IQ1_S',
-  IQ1,
+  IQ1_SHIFTED,
   {
     grid: IQ1_S_GRID,
     d: D,
     indices: [bytesAt(2), { bit: 8 * 34, width: 3, stride: 16, each: 4, innerStride: 3, to: 8 }],
-    signs: [{ bit: 8 * 34 + 15, width: 1, stride: 16, each: 4 }],
-    signKind: 'one',
+    signs: [{ bit: 8 * 34 + 15, width: 1, stride: 16 }],
+    signKind: 'scale',
     scales: [{ bit: 8 * 34 + 12, width: 3, stride: 16 }],
   },
   32,
@@ -159,7 +160,7 @@ export const IQ1_S: QuantizedFormat = gridFormat(
 /** Words of 16 bits: four scales, and four bits of d. */
 export const IQ1_M: QuantizedFormat = gridFormat(
   'IQ1_M',
-  IQ1,
+  IQ1_LEVELS,
   {
     grid: IQ1_S_GRID,
     d: [0, 1, 2, 3].map((i) => ({ bit: 8 * 48 + 16 * i + 12, width: 4, stride: 0, to: 4 * i }) as const),

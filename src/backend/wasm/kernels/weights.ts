@@ -171,8 +171,9 @@ export class BlockReader {
     this.format = format;
     this.#half = new HalfToFloat(f, format.dFactor);
     this.#d = halves('d');
-    this.#dMin = hasMinima ? halves('dMin') : undefined;
-    const own = (): Part => ({ scale: halves('scale'), minimum: hasMinima ? halves('minimum') : undefined });
+    const hasMinimum = hasMinima || format.shift !== undefined;
+    this.#dMin = hasMinimum ? halves('dMin') : undefined;
+    const own = (): Part => ({ scale: halves('scale'), minimum: hasMinimum ? halves('minimum') : undefined });
     const whole: Part = { scale: this.#d, minimum: this.#dMin };
     this.parts = scaleColumns === 0 ? [whole] : Array.from({ length: 32 / scaleColumns }, own);
     this.#low = f.localArray('v128', 'quants', 2);
@@ -192,7 +193,9 @@ export class BlockReader {
     if (dType === 'F16') this.#d.forEach((d, h) => d.set(this.#half.convert(v128.load16x4_s(w, 8 * h))));
     if (dType === 'F32') this.#d.forEach((d, h) => d.set(v128.load(w, 16 * h)));
     if (dType === 'E8M0') this.#powersOfTwo(w);
+    const { shift } = this.format;
     this.#dMin?.forEach((dMin, h) => {
+      if (shift !== undefined) return dMin.set(f32x4.mul(this.#d[h]!, splatF32(shift)));
       const value = this.#half.convert(v128.load16x4_s(w, HALF_ROWS_BYTES + 8 * h));
       // A minimum of its own is added, one that integers multiply is subtracted.
       dMin.set(this.format.scaleColumns === 0 ? value : f32x4.neg(value));
@@ -219,7 +222,12 @@ export class BlockReader {
 
   #scalesOf32(w: Expr<'ptr'>): void {
     const { scale, minimum } = this.parts[0]!;
-    setProducts(scale, this.#f.let('scales', v128.load8x8_s(w)), this.#d);
+    const scales = this.#f.let('scales', v128.load8x8_s(w));
+    if (minimum && this.format.shift !== undefined) {
+      setProducts(minimum, scales, this.#dMin!);
+      return setProducts(scale, this.#f.let('scales', i16x8.abs(scales)), this.#d);
+    }
+    setProducts(scale, scales, this.#d);
     if (!minimum) return;
     const mins = v128.load8x8_s(w, layoutOf32(this.format).mins);
     setProducts(minimum, this.#f.let('mins', mins), this.#dMin!);
