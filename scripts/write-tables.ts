@@ -6,6 +6,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { RowPlan } from '../bench/speed.ts';
+import type { TypesFile } from '../bench/types.ts';
 import type { RuntimesFile } from '../test/runtimes/run.ts';
 
 const ROOT = new URL('..', import.meta.url);
@@ -203,6 +204,18 @@ const besideL = (name: 'strict' | 'narrow'): string =>
     ['of the read limit', ({ limitShare }) => percent(limitShare)],
   ]);
 
+function types(): string {
+  const { machine, rows } = read<TypesFile>('types');
+  const head = ['type', 'bits', 'decode', '× L', 'GB/s', 'Q8_0', 'share of Q8_0', 'cached, Gw/s'];
+  const cells = rows.map(({ dtype, bits, decode, decodeGBs, q8GBs, share, cachedGWeights, L }) => {
+    const numbers = [bits, decode, L?.ratio, decodeGBs, q8GBs].map((x) => (x === undefined ? '' : short(x)));
+    return [dtype, ...numbers, percent(share), short(cachedGWeights)];
+  });
+  const nRuns = [...new Set(rows.map((row) => row.nRuns))].join(' or ');
+  const note = `Tokens a second with 2 threads, medians of ${nRuns} interleaved runs. L: llama.cpp driven from C.`;
+  return `${table([head, ...cells])}\n\n${note} ${machineOf(machine)}; \`npm run bench:types\`.`;
+}
+
 function browser(): string {
   const { machine, browser: name, peer, model, nPrompt, nGenerate, nRuns, rows } = read<BrowserFile>('browser');
   const spread = ({ median, min, max }: Spread): string => `${short(median)} (${short(min)}–${short(max)})`;
@@ -270,6 +283,7 @@ const TABLES: Readonly<Record<string, () => string>> = {
   sequences,
   narrow: () => besideL('narrow'),
   strict: () => besideL('strict'),
+  types,
   browser,
   load,
   runtimes,

@@ -10,7 +10,7 @@ import type { KernelVariant } from './kernel.ts';
 import { maxOf, termsOf } from './weights.ts';
 
 /** Collects products with numbers of one term. The second of two parts has the later half of the turns. */
-interface Sums {
+export interface Sums {
   /** Before the first turn of 32 columns. */
   begin(): void;
   add(c: number, turn: number, h: number, x: Expr<'v128'>, w: Expr<'v128'>): void;

@@ -10,11 +10,12 @@ import type { Instruction } from '../../../graph/plan.ts';
 import type { Tensor } from '../../../graph/tensor.ts';
 import type { Expr, Local } from '../emit/expression.ts';
 import type { FunctionBuilder } from '../emit/function-builder.ts';
-import { f32x4, i32, i32x4, i8x16, ptr, v128 } from '../emit/operations.ts';
+import { f32x4, i16x8, i32, i32x4, i8x16, ptr, v128 } from '../emit/operations.ts';
 import type { QuantizedFormat } from '../../../quant/block.ts';
 import { QUANTIZED_FORMATS } from '../../../quant/codecs.ts';
 import { multiplyAdd, splatF32, splatI32 } from './floats.ts';
 import { pairSums, quadSums, totalOf, turnProducts } from './integer-sums.ts';
+import type { Sums } from './integer-sums.ts';
 import { addressAt } from './kernel.ts';
 import type { Kernel, KernelBody, KernelVariant } from './kernel.ts';
 import {
@@ -32,7 +33,7 @@ import {
   scaledFloatColumn,
   termsOf,
 } from './weights.ts';
-import type { UseColumn } from './weights.ts';
+import type { PairedScales, UseColumn } from './weights.ts';
 
 /** Accumulators of a group in a tile: [row of x][rows 0..3 and 4..7 of the group]. */
 type Accumulators = readonly (readonly [Local<'v128'>, Local<'v128'>])[];
@@ -396,9 +397,31 @@ function integerSource(format: QuantizedFormat, variant: KernelVariant): MatmulS
   const xBlockBytes = ACTIVATION_BLOCK_BYTES[isQuads ? 'Q8A' : 'Q8W'];
   const offset = productOffsetOf(format, variant);
   const prepare = (f: FunctionBuilder): Tile => {
-    const reader = new BlockReader(f, format, variant);
+    const reader = new BlockReader(f, format, variant, true);
     const scale = f.local('v128', 'xScale');
     const [offsetSum, scaledSum] = [f.local('v128', 'offsetSum'), f.local('v128', 'xScaledSum')];
+    const xSums = f.local('v128', 'xSums');
+    /** Of both parts at once: their sums side by side, times scales that stand so. */
+    const addPairs = (
+      scales: PairedScales,
+      p: Expr<'ptr'>,
+      c: number,
+      sums: readonly Sums[],
+      accumulators: Accumulators[number],
+    ): void => {
+      xSums.set(v128.load32_splat(p, 4));
+      if (offset !== 0) offsetSum.set(i16x8.mul(xSums, splatI32(offset * 0x00010001)));
+      accumulators.forEach((acc, h) => {
+        const [first, last] = [0, 1].map((i) => totalOf(sums, c, i, h)) as [Expr<'v128'>, Expr<'v128'>];
+        const both = v128.or(v128.and(first, splatI32(0xffff)), i32x4.shl(last, 16));
+        const dot = i32x4.dot_i16x8_s(both, scales.scale[h]!);
+        const centred = offset === 0 ? dot : i32x4.sub(dot, i32x4.dot_i16x8_s(scales.scale[h]!, offsetSum));
+        acc.set(multiplyAdd(variant, f32x4.convert_i32x4_s(centred), f32x4.mul(reader.d[h]!, scale), acc));
+        if (!scales.minimum) return;
+        const minimum = f32x4.convert_i32x4_s(i32x4.dot_i16x8_s(scales.minimum[h]!, xSums));
+        acc.set(multiplyAdd(variant, minimum, f32x4.mul(reader.dMin![h]!, scale), acc));
+      });
+    };
     return ([group], x, nBlocks) => {
       const { w, accumulators } = group!;
       const nParts = reader.parts.length;
@@ -410,6 +433,7 @@ function integerSource(format: QuantizedFormat, variant: KernelVariant): MatmulS
         else reader.words(w, (turn, ...both) => addTurn(turn, [both]));
         x.forEach((p, c) => {
           scale.set(v128.load32_splat(p, 0));
+          if (reader.pairs) return addPairs(reader.pairs, p, c, sums, accumulators[c]!);
           reader.parts.forEach((part, i) => {
             if (offset !== 0) offsetSum.set(activationSum(p, nParts, i, offset));
             if (part.minimum) scaledSum.set(f32x4.mul(f32x4.convert_i32x4_s(activationSum(p, nParts, i, 1)), scale));

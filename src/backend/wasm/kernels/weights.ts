@@ -148,36 +148,59 @@ export interface Part {
   readonly minimum: Halves | undefined;
 }
 
+/**
+ * Scales of two parts as 16-bit integers, of a row side by side: what the dot product of pairs multiplies with numbers
+ * of the two parts.
+ */
+export interface PairedScales {
+  readonly scale: Halves;
+  readonly minimum: Halves | undefined;
+}
+
+/** Of a part: of all 32 columns, or of 16. */
+const SUM_MAX = 16 * 127;
+
+/** Whether products of a part and scales of two parts have 16 bits. */
+const pairsScales = (format: QuantizedFormat): boolean => {
+  const [first, ...others] = termsOf(format);
+  return format.scaleColumns === 16 && others.length === 0 && SUM_MAX * maxOf(first!) < 2 ** 15;
+};
+
 /** Reads a packed block of eight rows of a quantised format. Emits into the function that it was made in. */
 export class BlockReader {
   readonly format: QuantizedFormat;
   /** One, or one for each 16 columns. `scales` sets them. */
   readonly parts: readonly Part[];
+  /** In place of `parts`, where they are asked for and the format has such. */
+  readonly pairs: PairedScales | undefined;
+  readonly d: Halves;
+  readonly dMin: Halves | undefined;
   readonly #f: FunctionBuilder;
   readonly #half: HalfToFloat;
-  readonly #d: Halves;
-  readonly #dMin: Halves | undefined;
   /** Of the plane of low bits what is at hand, of that of high bits all. */
   readonly #low: readonly Local<'v128'>[];
   readonly #high: readonly Local<'v128'>[];
   readonly #numbers: readonly Halves[];
   readonly #lookUp: (quants: Vector) => Vector;
 
-  constructor(f: FunctionBuilder, format: QuantizedFormat, variant: KernelVariant) {
+  constructor(f: FunctionBuilder, format: QuantizedFormat, variant: KernelVariant, wantsPairs = false) {
     const halves = (name: string): Halves => f.localArray('v128', name, 2) as unknown as Halves;
     const { scaleColumns, hasMinima } = format;
     const [, highPlane] = planesOf(format);
     this.#f = f;
     this.format = format;
     this.#half = new HalfToFloat(f, format.dFactor);
-    this.#d = halves('d');
+    this.d = halves('d');
     const hasMinimum = hasMinima || format.shift !== undefined;
-    this.#dMin = hasMinimum ? halves('dMin') : undefined;
+    this.dMin = hasMinimum ? halves('dMin') : undefined;
     const own = (): Part => ({ scale: halves('scale'), minimum: hasMinimum ? halves('minimum') : undefined });
-    const whole: Part = { scale: this.#d, minimum: this.#dMin };
+    const whole: Part = { scale: this.d, minimum: this.dMin };
     this.parts = scaleColumns === 0 ? [whole] : Array.from({ length: 32 / scaleColumns }, own);
     this.#low = f.localArray('v128', 'quants', 2);
     this.#high = f.localArray('v128', 'highBits', highPlane ? 2 * highPlane.nBits : 0);
+    const isPaired = wantsPairs && pairsScales(format);
+    const words = (): Halves => halves('words');
+    this.pairs = isPaired ? { scale: words(), minimum: hasMinima ? words() : undefined } : undefined;
     this.#numbers = planesOf(format).map(() => halves('number'));
     this.#lookUp = levelTable(f, format, variant);
   }
@@ -190,12 +213,12 @@ export class BlockReader {
   /** d and dmin, from the start of the block. */
   header(w: Expr<'ptr'>): void {
     const { dType = 'F16' } = this.format;
-    if (dType === 'F16') this.#d.forEach((d, h) => d.set(this.#half.convert(v128.load16x4_s(w, 8 * h))));
-    if (dType === 'F32') this.#d.forEach((d, h) => d.set(v128.load(w, 16 * h)));
+    if (dType === 'F16') this.d.forEach((d, h) => d.set(this.#half.convert(v128.load16x4_s(w, 8 * h))));
+    if (dType === 'F32') this.d.forEach((d, h) => d.set(v128.load(w, 16 * h)));
     if (dType === 'E8M0') this.#powersOfTwo(w);
     const { shift } = this.format;
-    this.#dMin?.forEach((dMin, h) => {
-      if (shift !== undefined) return dMin.set(f32x4.mul(this.#d[h]!, splatF32(shift)));
+    this.dMin?.forEach((dMin, h) => {
+      if (shift !== undefined) return dMin.set(f32x4.mul(this.d[h]!, splatF32(shift)));
       const value = this.#half.convert(v128.load16x4_s(w, HALF_ROWS_BYTES + 8 * h));
       // A minimum of its own is added, one that integers multiply is subtracted.
       dMin.set(this.format.scaleColumns === 0 ? value : f32x4.neg(value));
@@ -209,7 +232,7 @@ export class BlockReader {
     [i32x4.extend_low_i16x8_u(words), i32x4.extend_high_i16x8_u(words)].forEach((extended, h) => {
       exponent.set(extended);
       const subnormal = v128.and(i32x4.eq(exponent, v128.zero()), splatI32(0x00400000));
-      this.#d[h]!.set(f32x4.mul(v128.or(i32x4.shl(exponent, 23), subnormal), splatF32(0.5)));
+      this.d[h]!.set(f32x4.mul(v128.or(i32x4.shl(exponent, 23), subnormal), splatF32(0.5)));
     });
   }
 
@@ -224,19 +247,21 @@ export class BlockReader {
     const { scale, minimum } = this.parts[0]!;
     const scales = this.#f.let('scales', v128.load8x8_s(w));
     if (minimum && this.format.shift !== undefined) {
-      setProducts(minimum, scales, this.#dMin!);
-      return setProducts(scale, this.#f.let('scales', i16x8.abs(scales)), this.#d);
+      setProducts(minimum, scales, this.dMin!);
+      return setProducts(scale, this.#f.let('scales', i16x8.abs(scales)), this.d);
     }
-    setProducts(scale, scales, this.#d);
+    setProducts(scale, scales, this.d);
     if (!minimum) return;
     const mins = v128.load8x8_s(w, layoutOf32(this.format).mins);
-    setProducts(minimum, this.#f.let('mins', mins), this.#dMin!);
+    setProducts(minimum, this.#f.let('mins', mins), this.dMin!);
   }
 
   /** Bytes are pairs: of row 0 those of the first and of the last 16 columns, and so on. */
   #scalesOf16(w: Expr<'ptr'>): void {
     const f = this.#f;
     const bytes = f.let('scalePairs', v128.load(w));
+    const nibble = splatI32(0x0f0f0f0f);
+    if (this.pairs) return this.#pairedScales(bytes, nibble);
     const words = f.local('v128', 'words');
     const split = (source: Vector, target: (part: Part) => Halves, factor: Halves): void => {
       const all = f.let('all', source);
@@ -247,10 +272,20 @@ export class BlockReader {
         });
       });
     };
-    if (!sharesBytes(this.format)) return split(bytes, (part) => part.scale, this.#d);
-    const nibble = splatI32(0x0f0f0f0f);
-    split(v128.and(bytes, nibble), (part) => part.scale, this.#d);
-    split(v128.and(i16x8.shr_u(bytes, 4), nibble), (part) => part.minimum!, this.#dMin!);
+    if (!sharesBytes(this.format)) return split(bytes, (part) => part.scale, this.d);
+    split(v128.and(bytes, nibble), (part) => part.scale, this.d);
+    split(v128.and(i16x8.shr_u(bytes, 4), nibble), (part) => part.minimum!, this.dMin!);
+  }
+
+  #pairedScales(bytes: Local<'v128'>, nibble: Vector): void {
+    const { scale, minimum } = this.pairs!;
+    const extend = (target: Halves, source: Vector): void => {
+      const all = this.#f.let('all', source);
+      target[0].set(i16x8.extend_low_i8x16_s(all));
+      target[1].set(i16x8.extend_high_i8x16_s(all));
+    };
+    extend(scale, sharesBytes(this.format) ? v128.and(bytes, nibble) : bytes);
+    if (minimum) extend(minimum, v128.and(i16x8.shr_u(bytes, 4), nibble));
   }
 
   /**
