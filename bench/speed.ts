@@ -1,6 +1,6 @@
 // The speed table: SmallMind beside llama.cpp, run by run, on the same files with the same threads, as opponents.ts
-// opens them. Writes docs/data/speed.json, a row as it is measured; `--rows contexts,4_0` takes only rows whose name has
-// one of the words, `--rows list` prints the names.
+// opens them. Writes docs/data/speed.json, a row as it is measured; `--rows contexts,4_0` takes only rows whose name
+// has one of the words, `--rows list` prints the names.
 //   npm run bench:speed -- --runs 5
 
 import { execFileSync } from 'node:child_process';

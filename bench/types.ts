@@ -11,6 +11,7 @@ import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { WasmExecutor } from '../src/backend/wasm/executor.ts';
+import { groupBlockBytes } from '../src/backend/wasm/kernels/weights.ts';
 import { BLOCK_FORMATS } from '../src/base/dtype.ts';
 import type { DType } from '../src/base/dtype.ts';
 import { Random } from '../src/base/random.ts';
@@ -48,6 +49,8 @@ const TYPES = QUANTIZED_FORMATS.map(({ dtype }) => dtype).toSorted((a, b) => bit
 export interface TypeRow {
   readonly dtype: DType;
   readonly bits: number;
+  /** Once packed for the kernels. */
+  readonly packedBits: number;
   readonly nRuns: number;
   /** Tokens a second. */
   readonly decode: number;
@@ -59,7 +62,7 @@ export interface TypeRow {
   readonly q8GBs: number;
   /** The median of runs side by side. */
   readonly share: number;
-  /** 10⁹ weights a second, one thread, from its own cache; and how many that are in a core's nanosecond of Q8_0. */
+  /** 10⁹ weights a second, one thread, from its own cache. */
   readonly cachedGWeights: number;
   readonly L?: { readonly theirs: number; readonly ratio: number };
 }
@@ -134,6 +137,7 @@ async function measure(dtype: DType): Promise<TypeRow> {
     return {
       dtype,
       bits: bitsOf(dtype),
+      packedBits: groupBlockBytes(dtype) / BLOCK_FORMATS[dtype].blockElements,
       nRuns,
       decode: round(median(ours)),
       min: round(Math.min(...ours)),

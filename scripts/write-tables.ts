@@ -206,10 +206,13 @@ const besideL = (name: 'strict' | 'narrow'): string =>
 
 function types(): string {
   const { machine, rows } = read<TypesFile>('types');
-  const head = ['type', 'bits', 'decode', '× L', 'GB/s', 'Q8_0', 'share of Q8_0', 'cached, Gw/s'];
-  const cells = rows.map(({ dtype, bits, decode, decodeGBs, q8GBs, share, cachedGWeights, L }) => {
-    const numbers = [bits, decode, L?.ratio, decodeGBs, q8GBs].map((x) => (x === undefined ? '' : short(x)));
-    return [dtype, ...numbers, percent(share), short(cachedGWeights)];
+  const head = ['type', 'bits', 'packed', 'decode', '× L', 'GB/s', 'Q8_0', 'share', 'cached', 'ceiling'];
+  const cells = rows.map(({ dtype, bits, packedBits, decode, decodeGBs, q8GBs, share, cachedGWeights, L }) => {
+    const numbers = [bits, packedBits, decode, L?.ratio, decodeGBs, q8GBs].map((x) =>
+      x === undefined ? '' : short(x),
+    );
+    const byCompute = (2 * cachedGWeights * bits) / 8 / q8GBs;
+    return [dtype, ...numbers, percent(share), short(cachedGWeights), percent(Math.min(bits / packedBits, byCompute))];
   });
   const nRuns = [...new Set(rows.map((row) => row.nRuns))].join(' or ');
   const note = `Tokens a second with 2 threads, medians of ${nRuns} interleaved runs. L: llama.cpp driven from C.`;

@@ -57,7 +57,7 @@ function planeOf(mask: number): Plane {
 }
 
 /** The plane of low bits first. */
-export function planesOf({ bits, terms }: QuantizedFormat): readonly Plane[] {
+function planesOf({ bits, terms }: QuantizedFormat): readonly Plane[] {
   const lowBits = bits === 8 ? 8 : bits >= 4 ? 4 : 2;
   const masks = terms?.map(({ mask }) => mask) ?? [(1 << lowBits) - 1, (1 << bits) - (1 << lowBits)];
   return [...new Set(masks)].filter((mask) => mask !== 0).map(planeOf);
@@ -132,7 +132,7 @@ export function interleavingOf(format: QuantizedFormat, { dot, wide }: KernelVar
 }
 
 /** What must be subtracted from the bytes that `BlockReader.steps` gives. */
-export function offsetOf(format: QuantizedFormat, variant: KernelVariant): number {
+function offsetOf(format: QuantizedFormat, variant: KernelVariant): number {
   if (isShifted(format)) return levelOffset(format.levels!);
   return isSigned(format) ? (isBiased(variant) ? 128 : 0) : format.offset;
 }
