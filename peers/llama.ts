@@ -90,7 +90,7 @@ export async function openLlama(path: string, options: LlamaOptions = {}): Promi
   };
 }
 
-function openRuntime(threads: number): Promise<Runtime> {
+export function openRuntime(threads: number): Promise<Runtime> {
   let runtime = runtimes.get(threads);
   if (runtime === undefined) {
     const level = { logLevel: 'error' as LlamaLogLevel, progressLogs: false };

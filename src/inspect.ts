@@ -1,7 +1,7 @@
 // What a model file holds and what it would need to run here, told from its head alone: no weight is read. A file that
 // this version cannot run is described all the same, with the reason.
 
-import { leafBytes } from './backend/wasm/memory.ts';
+import { distinctLeaves, leafBytes } from './backend/wasm/memory.ts';
 import { kernelsOf } from './backend/wasm/kernels/table.ts';
 import { SmallMindError } from './base/errors.ts';
 import type { ErrorCode } from './base/errors.ts';
@@ -145,13 +145,13 @@ async function planMemory(
   options: ResolvedLoadOptions,
 ): Promise<Pick<ModelFileInfo, 'memory' | 'problem'>> {
   try {
-    const { graph, limits, nThreads } = await prepareModel(gguf, options);
-    const { program, layout } = planLoading(graph, options, nThreads);
-    kernelsOf([program]);
+    const { graphs, limits, nThreads } = await prepareModel(gguf, options);
+    const { programs, layout } = planLoading(graphs, options, nThreads);
+    kernelsOf(programs);
     const totalBytes = layout.sizeBytes;
-    const weightsBytes = bytesOf(program, 'weight');
-    const kvBytes = bytesOf(program, 'state');
-    const constantsBytes = bytesOf(program, 'constant');
+    const weightsBytes = bytesOf(programs, 'weight');
+    const kvBytes = bytesOf(programs, 'state');
+    const constantsBytes = bytesOf(programs, 'constant');
     const workBytes = totalBytes - weightsBytes - kvBytes - constantsBytes;
     return { memory: { nCtx: limits.nCtx, weightsBytes, kvBytes, constantsBytes, workBytes, totalBytes } };
   } catch (error) {
@@ -160,6 +160,6 @@ async function planMemory(
   }
 }
 
-function bytesOf({ leaves }: Program, op: Tensor['op']): number {
-  return leaves.reduce((sum, leaf) => sum + (leaf.op === op ? leafBytes(leaf) : 0), 0);
+function bytesOf(programs: readonly Program[], op: Tensor['op']): number {
+  return distinctLeaves(programs).reduce((sum, leaf) => sum + (leaf.op === op ? leafBytes(leaf) : 0), 0);
 }

@@ -8,6 +8,7 @@ import type { ProgramLimits } from '../graph/step.ts';
 import { resolveSamplerOptions } from '../sampler/options.ts';
 import { Sampler } from '../sampler/sampler.ts';
 import { Engine } from './engine.ts';
+import type { EngineModel } from './engine.ts';
 import type { EngineRequest, Sequence } from './sequence.ts';
 
 const N_VOCAB = 50;
@@ -26,6 +27,8 @@ class ScriptedExecutor implements Executor {
   readonly memoryBytes = 0;
   readonly steps: Row[][] = [];
   readonly outputRows: number[][] = [];
+  /** Which program each step ran. */
+  readonly ran: number[] = [];
   readonly scripts = new Map<number, number[]>();
   failure: Error | undefined;
   readonly #inputs = new Map<string, Int32Array>();
@@ -34,7 +37,7 @@ class ScriptedExecutor implements Executor {
 
   constructor(limits: ProgramLimits) {
     const nBlockPerSeq = Math.ceil(limits.nCtx / 32);
-    for (const name of ['tokens', 'positions', 'sequences', 'kvSlots']) {
+    for (const name of ['tokens', 'positions', 'lastSeen', 'sequences', 'kvSlots']) {
       this.#inputs.set(name, new Int32Array(limits.nTokensMax));
     }
     this.#inputs.set('outputRows', new Int32Array(limits.nOutputMax));
@@ -58,8 +61,9 @@ class ScriptedExecutor implements Executor {
     return this.#logits;
   }
 
-  run(): void {
+  run(program = 0): void {
     if (this.failure) throw this.failure;
+    this.ran.push(program);
     const nTokens = this.#counts.nTokens[0]!;
     const at = (name: string, row: number): number => this.input(name)[row]!;
     const rows = Array.from({ length: nTokens }, (_, r): Row => {
@@ -81,10 +85,16 @@ class ScriptedExecutor implements Executor {
   async close(): Promise<void> {}
 }
 
+const modelOf = ({ nOutputMax }: ProgramLimits): EngineModel => ({
+  nVocab: N_VOCAB,
+  isCausal: true,
+  outputs: [{ kind: 'logits', nRowsMax: nOutputMax, columns: N_VOCAB }],
+});
+
 function start(limits: Partial<ProgramLimits> = {}): { engine: Engine; executor: ScriptedExecutor } {
   const all = { ...LIMITS, ...limits };
   const executor = new ScriptedExecutor(all);
-  return { executor, engine: new Engine(executor, all, N_VOCAB) };
+  return { executor, engine: new Engine(executor, all, modelOf(all)) };
 }
 
 const greedy = (): Sampler => new Sampler(resolveSamplerOptions({ temperature: 0, seed: 1 }), N_VOCAB);
@@ -488,7 +498,7 @@ test('logits of all positions wait for nobody', () => {
   const prompt = counting(0, 45);
   const positions: number[] = [];
   ask(engine, prompt, 1);
-  ask(engine, prompt, 0, { wantsLogits: 'all', onLogits: (position) => void positions.push(position) });
+  ask(engine, prompt, 0, { wantsRows: 'all', onRow: (position) => void positions.push(position) });
   runAll(engine);
   assert.deepEqual(positions, counting(0, 45));
 });
@@ -533,7 +543,7 @@ test('logits of all positions are handed out in order, over several steps, cache
     best.push(logits.indexOf(5));
   };
   for (let round = 0; round < 2; round++) {
-    ask(engine, counting(0, 35), 0, { wantsLogits: 'all', onLogits, sampler: undefined });
+    ask(engine, counting(0, 35), 0, { wantsRows: 'all', onRow: onLogits, sampler: undefined });
     runAll(engine);
   }
   assert.deepEqual(positions, [...counting(0, 35), ...counting(0, 35)]);
@@ -544,7 +554,7 @@ test('logits of all positions are handed out in order, over several steps, cache
 test('logits of the last position come once', () => {
   const { engine } = start();
   const positions: number[] = [];
-  ask(engine, counting(0, 20), 3, { onLogits: (position) => void positions.push(position) });
+  ask(engine, counting(0, 20), 3, { onRow: (position) => void positions.push(position) });
   runAll(engine);
   assert.deepEqual(positions, [19]);
 });
@@ -587,4 +597,76 @@ test('any mix of texts ends, each with the tokens it would get alone, and all bl
     }
     assert.equal(engine.cache.nAvailable, LIMITS.nKvBlock);
   }
+});
+
+/** An engine of texts whose tokens attend to all of their text. */
+function startWhole(): { engine: Engine; executor: ScriptedExecutor } {
+  const limits = { ...LIMITS, nTokensMax: 40, nOutputMax: 40, nCtx: 40, nKvBlock: 4 };
+  const executor = new ScriptedExecutor(limits);
+  const outputs = [{ kind: 'hidden', nRowsMax: 40, columns: N_VOCAB }] as const;
+  return { executor, engine: new Engine(executor, limits, { nVocab: N_VOCAB, isCausal: false, outputs }) };
+}
+
+/** Evaluates a text. @returns the positions whose rows it gets, as they come */
+function evaluate(engine: Engine, tokens: number[]): number[] {
+  const positions: number[] = [];
+  const onRow = (position: number): void => void positions.push(position);
+  ask(engine, tokens, 0, { output: 'hidden', wantsRows: 'all', onRow });
+  return positions;
+}
+
+test('texts that are not causal are evaluated whole, as many in a step as fit, and their tokens see their end', () => {
+  const { engine, executor } = startWhole();
+  const lengths = [10, 35, 20, 40];
+  const seen = lengths.map((n) => evaluate(engine, counting(1, n)));
+  engine.step();
+  const lastSeen = [...executor.input('lastSeen').subarray(0, 30)];
+  assert.deepEqual(lastSeen, [...Array<number>(10).fill(9), ...Array<number>(20).fill(19)]);
+  runAll(engine);
+  assert.deepEqual(
+    executor.steps.map((rows) => rows.length),
+    [30, 35, 40],
+  );
+  assert.deepEqual(
+    seen,
+    lengths.map((n) => counting(0, n)),
+  );
+  assert.equal(engine.cache.nAvailable, 4);
+});
+
+test('texts that are not causal take nothing over from others, though they begin alike', () => {
+  const { engine, executor } = startWhole();
+  for (const text of [counting(0, 40), counting(0, 40), counting(0, 33)]) {
+    evaluate(engine, text);
+    runAll(engine);
+  }
+  assert.deepEqual(
+    executor.steps.map((rows) => rows.length),
+    [40, 40, 33],
+  );
+});
+
+test('a step computes either logits or hidden states, and neither starves the other', () => {
+  const executor = new ScriptedExecutor(LIMITS);
+  const outputs = (['logits', 'hidden'] as const).map((kind) => ({ kind, nRowsMax: 4, columns: N_VOCAB }));
+  const engine = new Engine(executor, LIMITS, { nVocab: N_VOCAB, isCausal: true, outputs });
+  const generated = ask(engine, [1], 12);
+  const seen = evaluate(engine, counting(10, 20));
+  runAll(engine);
+  assert.deepEqual([generated.tokens, seen], [counting(2, 12), counting(0, 20)]);
+  const slots = executor.steps.map((rows) => new Set(rows.map(([slot]) => slot)));
+  assert.ok(slots.every((set) => set.size === 1));
+  const programs = executor.ran;
+  assert.deepEqual(
+    slots.map((set) => [...set][0]),
+    programs,
+  );
+  assert.ok(programs.slice(0, 6).includes(1) && programs.slice(0, 6).includes(0));
+});
+
+test('causal tokens see up to themselves, whatever is computed of them', () => {
+  const { engine, executor } = start();
+  ask(engine, counting(1, 5), 0);
+  runAll(engine);
+  assert.deepEqual([...executor.input('lastSeen').subarray(0, 5)], counting(0, 5));
 });

@@ -93,7 +93,15 @@ test('the graph leads from tokens to logits, one row for each that is wanted', a
   assert.equal(graph.outputs.length, 1);
   assert.deepEqual(graph.outputs[0]!.shape.map(dimMax), [4, 320]);
   const inputs = graph.nodes.filter((n) => n.op === 'input').map((n) => n.name);
-  assert.deepEqual(inputs.sort(), ['blockTables', 'kvSlots', 'outputRows', 'positions', 'sequences', 'tokens']);
+  assert.deepEqual(inputs.sort(), [
+    'blockTables',
+    'kvSlots',
+    'lastSeen',
+    'outputRows',
+    'positions',
+    'sequences',
+    'tokens',
+  ]);
   assert.equal(countOf(graph, 'attention'), 4);
   assert.equal(countOf(graph, 'matmul'), 4 * 7 + 1);
   // Rows that nobody wants are dropped before the last norm and the largest matrix.

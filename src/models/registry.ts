@@ -2,6 +2,7 @@
 
 import { UnsupportedError } from '../base/errors.ts';
 import type { Gguf } from '../gguf/reader.ts';
+import { bert, jinaBertV3, nomicBert } from './encoder.ts';
 import { gemma, gemma2, gemma3 } from './gemma.ts';
 import { gptOss } from './gpt-oss.ts';
 import { gpt2 } from './gpt2.ts';
@@ -31,6 +32,9 @@ export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
   granite,
   granitemoe,
   'gpt-oss': gptOss,
+  bert,
+  'nomic-bert': nomicBert,
+  'jina-bert-v3': jinaBertV3,
 };
 
 /** @throws {UnsupportedError} UNSUPPORTED_ARCHITECTURE with the list of what works; what the architecture throws */
