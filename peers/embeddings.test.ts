@@ -112,9 +112,11 @@ for (const [name, kind] of Object.entries(KINDS)) {
       before(() => void (folder = mkdtempSync(join(tmpdir(), 'smallmind-peers-'))));
       after(() => rmSync(folder, { recursive: true }));
 
-      test('are those of llama.cpp with each pooling, and as near to exact arithmetic', async (t) => {
+      test('are those of llama.cpp, and as near to exact arithmetic', async (t) => {
         const [ours, theirs, apart]: [number[], number[], number[]] = [[], [], []];
         for (const [type, pooling] of Object.entries(POOLINGS)) {
+          // Pooling is a matter of the vectors, whatever made them.
+          if (dtype !== 'F32' && pooling !== 'mean') continue;
           const path = join(folder, 'random.gguf');
           writeFileSync(path, kind.write(dtype, Number(type), Number(type)));
           const kernels = pooling === 'mean' ? 'strict' : 'auto';

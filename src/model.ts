@@ -92,7 +92,7 @@ export class Model implements AsyncDisposable {
    *
    * await using model = await loadModel('MODEL.gguf');
    * const { data, usage } = await model.embed(['The cat sleeps.', 'A cat is asleep.']);
-   * console.log(cosineSimilarity(data[0]!.embedding, data[1]!.embedding), usage.promptTokens);
+   * console.log(cosineSimilarity(data[0]!.embedding, data[1]!.embedding), usage);
    */
   async embed(texts: string | readonly EmbeddingInput[], options: EmbedOptions = {}): Promise<EmbeddingResult> {
     requireTexts(texts);

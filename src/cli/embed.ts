@@ -163,7 +163,7 @@ function write(text: string): Promise<void> {
   return new Promise((resolve) => process.stdout.write(text, () => resolve()));
 }
 
-/** In the fewest digits that give the same f32 again. */
+/** In as many digits as give the same f32 again. */
 const shorten = (x: number): number => Number(x.toPrecision(9));
 
 class JsonOutput implements Output {

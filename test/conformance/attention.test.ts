@@ -179,10 +179,10 @@ for (const dtype of KV_DTYPES) {
   conform(
     `attention of whole texts, whose rows all see its end, ${dtype} cache`,
     (rig) => {
-      const heads = { nHead: 4, nHeadKv: 2, headDim: HEAD_DIMS[dtype][0] };
+      const heads = { nHead: 2, nHeadKv: 1, headDim: HEAD_DIMS[dtype][0] };
       rig.check('y', attend(rig, heads, dtype, { queries: WHOLE, rows: rowCount(WHOLE.length) }), TOLERANCE, 1);
     },
-    { steps: [WHOLE.length, 3, 90].map((rows) => ({ rows })) },
+    { steps: [WHOLE.length, 3].map((rows) => ({ rows })) },
   );
 }
 
