@@ -220,7 +220,7 @@ for (const [what, changes, error] of REFUSED) {
 /** The angles of a file with other metadata, [nCtx, headDim]. */
 async function anglesOf(changes: Readonly<Record<string, MetadataEntry>>, gguf?: Gguf): Promise<Float32Array> {
   const { buildGraph } = await defineModel(withMetadata(gguf ?? (await read()), changes));
-  return buildGraph(LIMITS).constants.get('rope.angles')!;
+  return buildGraph(LIMITS).constants.get('rope.angles')!();
 }
 
 test('linear scaling divides positions, also where a file names but the factor, by its old key', async () => {
