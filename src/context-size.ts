@@ -3,7 +3,6 @@
 import { platform } from '#platform';
 import { planForWasm } from './backend/wasm/executor.ts';
 import { layOutMemory } from './backend/wasm/memory.ts';
-import type { MemoryLayout } from './backend/wasm/memory.ts';
 import { chooseVariant } from './backend/wasm/probe.ts';
 import { SmallMindError, fromErrorRecord, toErrorRecord } from './base/errors.ts';
 import type { Program } from './graph/plan.ts';
@@ -36,22 +35,37 @@ export function limitsFor(
   };
 }
 
-/** The program and the memory that loading a graph would make. @throws {UnsupportedError} as loading */
-export function planLoading(
-  graph: Graph,
-  options: ResolvedLoadOptions,
-  nThreads: number,
-): { program: Program; layout: MemoryLayout } {
+/** The program that loading a graph would make, and its memory; `error` where that is more than WebAssembly has. */
+interface LoadingPlan {
+  readonly program: Program;
+  readonly sizeBytes: number;
+  readonly error?: SmallMindError;
+}
+
+/** @throws {UnsupportedError} as loading, but for too much memory */
+export function planLoading(graph: Graph, options: ResolvedLoadOptions, nThreads: number): LoadingPlan {
   const variant = chooseVariant(options.kernels === 'reference' ? 'auto' : options.kernels);
   const program = planForWasm(graph, options, variant);
-  return { program, layout: layOutMemory([program], nThreads) };
+  try {
+    return { program, sizeBytes: layOutMemory([program], nThreads).sizeBytes };
+  } catch (error) {
+    if (!(error instanceof SmallMindError)) throw error;
+    const { neededBytes: sizeBytes } = error.details;
+    if (typeof sizeBytes !== 'number') throw error;
+    return { program, sizeBytes, error };
+  }
+}
+
+/** What a model may take to fit into what is free now. Infinity where that is unknown. */
+export function fittingBytes(): number {
+  return Math.floor(FREE_SHARE * (platform.freeMemoryBytes() ?? Infinity));
 }
 
 /** The context that the options ask for, in tokens. @throws {SmallMindError} OUT_OF_MEMORY where none fits */
 export function contextSizeOf(definition: ModelDefinition, options: ResolvedLoadOptions): number {
   const { nCtxTrain } = definition.hyperParameters;
   if (options.nCtx !== 'fit') return options.nCtx ?? Math.min(nCtxTrain, 4096);
-  const freeBytes = FREE_SHARE * (platform.freeMemoryBytes() ?? Infinity);
+  const freeBytes = fittingBytes();
   const nCtx = largestContext(definition, options, freeBytes);
   if (nCtx !== undefined) return nCtx;
   throw new SmallMindError(
@@ -63,7 +77,7 @@ export function contextSizeOf(definition: ModelDefinition, options: ResolvedLoad
 }
 
 /** The largest context up to what the model was trained for that takes no more than `limitBytes`, if one does. */
-function largestContext(
+export function largestContext(
   definition: ModelDefinition,
   options: ResolvedLoadOptions,
   limitBytes: number,
@@ -84,12 +98,8 @@ function largestContext(
 /** Infinity for what no memory of WebAssembly can hold. */
 function neededBytes(definition: ModelDefinition, options: ResolvedLoadOptions, nCtx: number): number {
   const graph = definition.buildGraph(limitsFor(definition, options, nCtx));
-  try {
-    return planLoading(graph, options, options.threads ?? 1).layout.sizeBytes;
-  } catch (error) {
-    if (error instanceof SmallMindError && error.details['neededBytes'] !== undefined) return Infinity;
-    throw error;
-  }
+  const { sizeBytes, error } = planLoading(graph, options, options.threads ?? 1);
+  return error ? Infinity : sizeBytes;
 }
 
 /**
