@@ -3,7 +3,6 @@
 import { platform } from '#platform';
 import { planForWasm } from './backend/wasm/executor.ts';
 import { layOutMemory } from './backend/wasm/memory.ts';
-import type { MemoryLayout } from './backend/wasm/memory.ts';
 import { chooseVariant } from './backend/wasm/probe.ts';
 import { SmallMindError, fromErrorRecord, toErrorRecord } from './base/errors.ts';
 import type { Program } from './graph/plan.ts';
@@ -69,22 +68,37 @@ function limitsFor(
   };
 }
 
-/** The programs and the memory that loading would make. @throws {UnsupportedError} as loading */
-export function planLoading(
-  graphs: readonly Graph[],
-  options: ResolvedLoadOptions,
-  nThreads: number,
-): { programs: readonly Program[]; layout: MemoryLayout } {
+/** The programs that loading would make, and their memory; `error` where that is more than WebAssembly has. */
+interface LoadingPlan {
+  readonly programs: readonly Program[];
+  readonly sizeBytes: number;
+  readonly error?: SmallMindError;
+}
+
+/** @throws {UnsupportedError} as loading, but for too much memory */
+export function planLoading(graphs: readonly Graph[], options: ResolvedLoadOptions, nThreads: number): LoadingPlan {
   const variant = chooseVariant(options.kernels === 'reference' ? 'auto' : options.kernels);
   const programs = graphs.map((graph) => planForWasm(graph, options, variant));
-  return { programs, layout: layOutMemory(programs, nThreads) };
+  try {
+    return { programs, sizeBytes: layOutMemory(programs, nThreads).sizeBytes };
+  } catch (error) {
+    if (!(error instanceof SmallMindError)) throw error;
+    const { neededBytes: sizeBytes } = error.details;
+    if (typeof sizeBytes !== 'number') throw error;
+    return { programs, sizeBytes, error };
+  }
+}
+
+/** What a model may take to fit into what is free now. Infinity where that is unknown. */
+export function fittingBytes(): number {
+  return Math.floor(FREE_SHARE * (platform.freeMemoryBytes() ?? Infinity));
 }
 
 /** The context that the options ask for, in tokens. @throws {SmallMindError} OUT_OF_MEMORY where none fits */
 export function contextSizeOf(definition: ModelDefinition, options: ResolvedLoadOptions): number {
   const { nCtxTrain } = definition.hyperParameters;
   if (options.nCtx !== 'fit') return options.nCtx ?? Math.min(nCtxTrain, 4096);
-  const freeBytes = FREE_SHARE * (platform.freeMemoryBytes() ?? Infinity);
+  const freeBytes = fittingBytes();
   const nCtx = largestContext(definition, options, freeBytes);
   if (nCtx !== undefined) return nCtx;
   throw new SmallMindError(
@@ -96,7 +110,7 @@ export function contextSizeOf(definition: ModelDefinition, options: ResolvedLoad
 }
 
 /** The largest context up to what the model was trained for that takes no more than `limitBytes`, if one does. */
-function largestContext(
+export function largestContext(
   definition: ModelDefinition,
   options: ResolvedLoadOptions,
   limitBytes: number,
@@ -117,12 +131,8 @@ function largestContext(
 /** Infinity for what no memory of WebAssembly can hold. */
 function neededBytes(definition: ModelDefinition, options: ResolvedLoadOptions, nCtx: number): number {
   const { graphs } = buildPrograms(definition, options, nCtx);
-  try {
-    return planLoading(graphs, options, options.threads ?? 1).layout.sizeBytes;
-  } catch (error) {
-    if (error instanceof SmallMindError && error.details['neededBytes'] !== undefined) return Infinity;
-    throw error;
-  }
+  const { sizeBytes, error } = planLoading(graphs, options, options.threads ?? 1);
+  return error ? Infinity : sizeBytes;
 }
 
 /**

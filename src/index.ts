@@ -93,7 +93,9 @@ export type { ChatPrompt } from './chat/prompt.ts';
 
 // #region Look into a model file
 export { inspectModel } from './inspect.ts';
-export type { ModelFileInfo, MemoryNeeds, TensorSummary, MetadataField, MetadataValue } from './inspect.ts';
+export type { ModelFileInfo, TensorSummary, MetadataField, MetadataValue } from './inspect.ts';
+export { estimateMemory } from './memory-estimate.ts';
+export type { MemoryEstimate, CacheEstimate, ContextEstimate, MemoryNeeds } from './memory-estimate.ts';
 // #endregion
 
 // #region The machine

@@ -1,7 +1,7 @@
 // What most architectures are: a stack of layers of attention and a feed-forward part, which differ in the few things
 // that `Differences` names. An architecture's own file says which of them it has, as data.
 
-import { GgufError } from '../base/errors.ts';
+import { GgufError, UnsupportedError } from '../base/errors.ts';
 import { stepInputs } from '../graph/step.ts';
 import type { OutputKind, ProgramLimits } from '../graph/step.ts';
 import { Graph } from '../graph/tensor.ts';
@@ -90,6 +90,10 @@ function splitFused(file: Gguf, { hyperParameters: p }: TransformerParameters, {
 function expertsOf(gguf: Gguf, { read, hyperParameters: p }: TransformerParameters, d: Differences) {
   const nExpert = read.natural('expert_count', 0);
   if (nExpert === 0) return undefined;
+  if (gguf.tensors.has('blk.0.ffn_gate.0.weight')) {
+    const [what, remedy] = ['a tensor for each expert, as in files from before April 2024,', 'convert the model again'];
+    throw new UnsupportedError('UNSUPPORTED_FEATURE', `${gguf.source.name}: ${what} is not supported; ${remedy}`);
+  }
   const nExpertUsed = read.count('expert_used_count');
   if (nExpertUsed > nExpert) {
     throw new GgufError('GGUF_INVALID', `${gguf.source.name}: ${nExpertUsed} experts used, of ${nExpert}`);

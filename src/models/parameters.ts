@@ -41,6 +41,20 @@ export async function readTransformer(gguf: Gguf, isCausal: boolean): Promise<Tr
   return { hyperParameters, read, ropeFor: await readRope(gguf, read, hyperParameters, nRot) };
 }
 
+/**
+ * Whether a layer sees a window of positions only: of every few layers all but the last. How many, the file may say; a
+ * list in the place of the number does not count, as in llama.cpp.
+ */
+export function windowed(
+  { metadata }: Gguf,
+  { architecture }: HyperParameters,
+  period: number,
+): (layer: number) => boolean {
+  const said = metadata.get(`${architecture}.attention.sliding_window_pattern`)?.value;
+  const every = typeof said === 'number' ? said : period;
+  return (layer) => every === 0 || layer % every < every - 1;
+}
+
 export function unsupported(gguf: Gguf, what: string): UnsupportedError {
   return new UnsupportedError('UNSUPPORTED_FEATURE', `${gguf.source.name}: ${what} is not supported yet`);
 }
