@@ -20,14 +20,14 @@ const SHAPES = [
 ] as const;
 
 function casesOf(name: string, kind: FileKind, { dtype, kvType }: Format): Case[] {
-  const nShape = (dtype === 'F32' ? 3 : 2) - (kind.experts ? 1 : 0);
+  const nShape = kind.isBrief ? 1 : (dtype === 'F32' ? 3 : 2) - (kind.experts ? 1 : 0);
   return SHAPES.slice(0, nShape).map(({ prefillChunk, ...rest }, i) => {
     const seed = i + 1;
     const shape: DecoderShape = { ...rest, seed, dtype, nCtx: N_CTX, usesAllExperts: dtype !== 'F32' };
     const kernels = i % 2 === 0 ? 'auto' : 'strict';
     return {
       label: `${name}, seed ${seed}`,
-      nLayer: shape.nLayer,
+      nLayer: kind.nLayer ?? shape.nLayer,
       write: () => randomDecoderGguf(kind, shape),
       tokens: randomTokens(seed, shape.nVocab),
       options: { kernels, threads: 1 + (i % 2), prefillChunk, kvType },
