@@ -1,11 +1,12 @@
 // Random-weight llama files against llama.cpp: the same tokens into both, the log-probabilities of every position
 // compared with each other and with exact arithmetic (our float64 reference). Every format runs on every seed whose
 // heads its cache takes, with grouped and single heads, tied and separate output; each seed has a shape, a prefill
-// chunk and tokens of its own. Kernel sets and thread counts rotate, so that each shape meets all four.
+// chunk and tokens of its own, some also texts that begin alike. Kernel sets and thread counts rotate, so that each
+// shape meets all four.
 
 import { BLOCK_FORMATS } from '../src/base/dtype.ts';
 import { randomLlamaGguf } from '../test/random-model.ts';
-import { N_CTX, comparePeers, randomTokens } from './random-comparison.ts';
+import { N_CTX, branchingTokens, comparePeers } from './random-comparison.ts';
 import type { Case, Format } from './random-comparison.ts';
 
 /** The first has next to nothing to round, and so the sharpest eye; the others are what users get. */
@@ -42,11 +43,12 @@ function casesOf({ dtype, kvType }: Format): Case[] {
       const model = { ...shape, seed, dtype, tied, nHeadKv, nFf, nCtx: N_CTX };
       const kernels = (variant + i) % 2 === 0 ? 'auto' : 'strict';
       const threads = 1 + (Math.floor((variant + i) / 2) % 2);
-      const tokens = randomTokens(seed, shape.nVocab);
+      const { tokens, branch } = branchingTokens(seed, shape.nVocab);
       const variantName = `${grouped ? 'grouped' : 'single'} heads, ${tied ? 'tied' : 'separate'} output`;
       const label = `seed ${seed}, ${variantName}, ${kernels}, ${threads} thread(s)`;
       const options = { kernels, threads, prefillChunk, kvType } as const;
-      return [{ label, nLayer: shape.nLayer, write: () => randomLlamaGguf(model), tokens, options }];
+      const write = (): Uint8Array => randomLlamaGguf(model);
+      return [{ label, nLayer: shape.nLayer, write, tokens, ...(i % 4 === 0 && { branch }), options }];
     }),
   );
 }

@@ -16,6 +16,7 @@ import { createTokenizer } from '../src/tokenizer/tokenizer.ts';
 import type { Tokenizer } from '../src/tokenizer/tokenizer.ts';
 import { byteOf, readVocabulary, TOKEN_TYPE } from '../src/tokenizer/vocabulary.ts';
 import type { Vocabulary } from '../src/tokenizer/vocabulary.ts';
+import { recordComparison } from '../test/comparison-record.ts';
 import { randomLlamaGguf } from '../test/random-model.ts';
 import { readSentencePiece } from '../test/sentencepiece-model.ts';
 import { needsShared, sharedPath } from '../test/shared-data.ts';
@@ -150,9 +151,10 @@ const SPECIAL_TEXTS = [
   '<|endoftext|> <|end_of_text|>x',
 ];
 
-/** Also that the texts come back, where the tokenizer is one that keeps them. */
+/** Also that the texts come back, where the tokenizer is one that keeps them. @param name  of the vocabulary */
 async function compareWithLlamaCpp(path: string, vocabulary: Vocabulary, texts: readonly string[], name: string) {
-  const comesBack = vocabulary.model === 'gpt2' || vocabulary.model === 'llama';
+  const { model, preTokenizer } = vocabulary;
+  const comesBack = model === 'gpt2' || model === 'llama';
   const tokenizer = createTokenizer(vocabulary);
   const shape = { nLayer: 1, nEmbd: 32, nHead: 2, nHeadKv: 2, nFf: 32, nCtx: 64, nVocab: tokenizer.nVocab };
   writeFileSync(path, randomLlamaGguf({ ...shape, seed: 1, dtype: 'Q8_0', tied: true, vocabulary }));
@@ -161,7 +163,7 @@ async function compareWithLlamaCpp(path: string, vocabulary: Vocabulary, texts: 
     for (const parseSpecial of [false, true]) {
       for (const text of texts) {
         const ids = tokenizer.encode(text, { addSpecial: false, parseSpecial });
-        const how = `${name}: ${JSON.stringify(text)}${parseSpecial ? ', control tokens parsed' : ''}`;
+        const how = `${preTokenizer ?? model}, ${name}: ${JSON.stringify(text)}${parseSpecial ? ', control tokens parsed' : ''}`;
         assert.deepEqual(ids, llama.tokenize(text, parseSpecial), how);
         if (comesBack) assert.equal(tokenizer.decode(ids, { skipSpecial: false }), text, how);
       }
@@ -169,6 +171,7 @@ async function compareWithLlamaCpp(path: string, vocabulary: Vocabulary, texts: 
   } finally {
     await llama.close();
   }
+  recordComparison('texts', { model, preTokenizer, vocabulary: name, nText: texts.length });
 }
 
 /** What GPT-2's vocabulary was after `n` merges; loading is most of the time that the whole one takes. */
@@ -209,16 +212,16 @@ test('every pre-tokenizer cuts as the one of that name in llama.cpp, with merges
     // Names that share their rules need to be known, and a few texts tell whether the rules are the right ones.
     const some = judged.has(cut) ? texts.slice(0, 70) : texts;
     judged.add(cut);
-    await compareWithLlamaCpp(join(folder, 'random.gguf'), { ...gpt2, preTokenizer }, some, preTokenizer);
+    await compareWithLlamaCpp(join(folder, 'random.gguf'), { ...gpt2, preTokenizer }, some, 'GPT-2, the first merges');
   }
 });
 
 const OTHERS: Readonly<Record<string, () => Promise<Vocabulary>>> = {
-  "WordPiece with BGE's vocabulary": async () => {
+  BGE: async () => {
     const bytes = readFileSync(sharedPath('vocab', 'ggml-vocab-bert-bge.gguf'));
     return readVocabulary((await readGguf(memorySource(bytes))).metadata);
   },
-  "Unigram with SentencePiece's test model": async () =>
+  "SentencePiece's test model": async () =>
     readSentencePiece(readFileSync(sharedPath('tokenizers', 'sentencepiece', 'test_model.model'))),
 };
 
@@ -232,7 +235,7 @@ const NORMALISED = [
 ];
 
 for (const [name, load] of Object.entries(OTHERS)) {
-  test(`texts become the same tokens as in llama.cpp: ${name}`, options, async (t) => {
+  test(`texts become the same tokens as in llama.cpp with the vocabulary of ${name}`, options, async (t) => {
     const folder = mkdtempSync(join(tmpdir(), 'smallmind-peers-'));
     t.after(() => rmSync(folder, { recursive: true }));
     const special = ['a [SEP] b[CLS]', '</s>x <s>', '[UNK]', '<unk>'];

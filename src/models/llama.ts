@@ -23,8 +23,22 @@ export const smollm3 = decoder(() => ({
   ropeOf: (layer, rope) => ((layer + 1) % SMOLLM3_NO_ROPE_STEP === 0 ? undefined : rope),
 }));
 
-/** OLMo 2: norms behind attention and the feed-forward part, not before them, and of queries and keys. */
-export const olmo2 = decoder(() => ({ pairing: 'halves', norms: 'behind', qkNorm: 'row' }));
+/**
+ * OLMo 2: norms behind attention and the feed-forward part, not before them, and of queries and keys. OLMo 3 besides
+ * has a window in three of four layers, whose rotary positions are never stretched.
+ */
+export const olmo2 = decoder((_, { count }, { metadata }) => {
+  const window = metadata.has('olmo2.attention.sliding_window') ? count('attention.sliding_window') : undefined;
+  const isLocal = (layer: number): boolean => window !== undefined && layer % 4 < 3;
+  return {
+    pairing: 'halves',
+    norms: 'behind',
+    qkNorm: 'row',
+    windowOf: (layer) => (isLocal(layer) ? window : undefined),
+    ropeOf: (layer, rope) =>
+      isLocal(layer) ? { ...rope, freqScale: 1, attnFactor: 1, yarn: undefined, table: 'local' } : rope,
+  };
+});
 
 /** OLMoE: experts that keep their share of all; norms of queries and keys, and before each part. */
 export const olmoe = decoder(() => ({ pairing: 'halves', qkNorm: 'row', experts: { isNormalised: false } }));
