@@ -2,7 +2,7 @@
 // compared with each other and with exact arithmetic (our float64 reference). Every format runs on every seed whose
 // heads its cache takes, with grouped and single heads, tied and separate output; each seed has a shape, a prefill
 // chunk and tokens of its own, some also texts that begin alike. Kernel sets and thread counts rotate, so that each
-// shape meets all four.
+// shape meets all.
 
 import { BLOCK_FORMATS } from '../src/base/dtype.ts';
 import { randomLlamaGguf } from '../test/random-model.ts';
@@ -19,6 +19,8 @@ const FORMATS: readonly Format[] = [
   { dtype: 'F32', kvType: 'Q8_0' },
   { dtype: 'Q8_0', kvType: 'Q8_0' },
 ];
+
+const KERNELS = ['auto', 'simd', 'strict'] as const;
 
 /** Seed 1 is the first row. `nHeadKv` is that of the grouped variant; rows of `nFf` are odd unless quantised. */
 const SHAPES = [
@@ -41,8 +43,8 @@ function casesOf({ dtype, kvType }: Format): Case[] {
       const nHeadKv = grouped ? shape.nHeadKv : shape.nHead;
       const nFf = dtype === 'F32' || dtype === 'F16' ? shape.nFf + 1 : shape.nFf;
       const model = { ...shape, seed, dtype, tied, nHeadKv, nFf, nCtx: N_CTX };
-      const kernels = (variant + i) % 2 === 0 ? 'auto' : 'strict';
-      const threads = 1 + (Math.floor((variant + i) / 2) % 2);
+      const kernels = KERNELS[(variant + i) % KERNELS.length]!;
+      const threads = 1 + (Math.floor((variant + i) / KERNELS.length) % 2);
       const { tokens, branch } = branchingTokens(seed, shape.nVocab);
       const variantName = `${grouped ? 'grouped' : 'single'} heads, ${tied ? 'tied' : 'separate'} output`;
       const label = `seed ${seed}, ${variantName}, ${kernels}, ${threads} thread(s)`;
