@@ -149,8 +149,8 @@ function modelArchitectures(): string {
   const threads = distinct(RANDOM.flatMap((each) => each.threads)).toSorted();
   const nTokens = distinct(RANDOM.map((each) => each.nTokens)).toSorted();
   const note =
-    `${RECORDS.peers.join('; ')}. Texts of ${nTokens.join(', ')} tokens; kernels ${kernels.map(code).join(' and ')}; ` +
-    `${threads.join(' and ')} threads. \`npm run models\`.`;
+    `${RECORDS.peers.join('; ')}. Texts of ${nTokens.join(', ')} tokens; kernels ${kernels.map(code).join(', ')}; ` +
+    `${threads.join(', ')} threads. \`npm run models\`.`;
   return `${table([head, ...rows])}\n\n${note}`;
 }
 
