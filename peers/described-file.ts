@@ -3,6 +3,7 @@
 
 import { memorySource } from '../src/base/byte-source.ts';
 import { readGguf } from '../src/gguf/reader.ts';
+import { outputsOf } from '../src/models/model.ts';
 import { defineModel } from '../src/models/registry.ts';
 import type { ModelRecord } from '../test/comparison-record.ts';
 
@@ -18,7 +19,7 @@ const LIMITS = { nTokensMax: 1, nOutputMax: 1, nSeqMax: 1, nCtx: 32, nKvBlock: 1
 
 export async function describeFile(bytes: Uint8Array): Promise<DescribedFile> {
   const { hyperParameters, buildGraph } = await defineModel(await readGguf(memorySource(bytes)));
-  const { nodes } = buildGraph(LIMITS);
+  const { nodes } = buildGraph(LIMITS, outputsOf(hyperParameters)[0]);
   const matrices = nodes.filter(({ op, shape }) => op === 'weight' && shape.length > 1);
   const windows = nodes.flatMap(({ op, params }) => (op === 'attention' && params['window'] ? [params['window']] : []));
   return {

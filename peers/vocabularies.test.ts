@@ -151,19 +151,30 @@ const SPECIAL_TEXTS = [
   '<|endoftext|> <|end_of_text|>x',
 ];
 
-/** Also that the texts come back, where the tokenizer is one that keeps them. @param name  of the vocabulary */
-async function compareWithLlamaCpp(path: string, vocabulary: Vocabulary, texts: readonly string[], name: string) {
+/**
+ * Both read the vocabulary from a file. Also that the texts come back, where the tokenizer is one that keeps them.
+ * @param name  in the file
+ */
+async function compareWithLlamaCpp(
+  path: string,
+  written: Vocabulary,
+  texts: readonly string[],
+  name: string,
+  recordedName = name,
+): Promise<void> {
+  const shape = { nLayer: 1, nEmbd: 32, nHead: 2, nHeadKv: 2, nFf: 32, nCtx: 64, nVocab: written.tokens.length };
+  const bytes = randomLlamaGguf({ ...shape, seed: 1, name, dtype: 'Q8_0', tied: true, vocabulary: written });
+  writeFileSync(path, bytes);
+  const vocabulary = readVocabulary((await readGguf(memorySource(bytes))).metadata);
   const { model, preTokenizer } = vocabulary;
-  const comesBack = model === 'gpt2' || model === 'llama';
   const tokenizer = createTokenizer(vocabulary);
-  const shape = { nLayer: 1, nEmbd: 32, nHead: 2, nHeadKv: 2, nFf: 32, nCtx: 64, nVocab: tokenizer.nVocab };
-  writeFileSync(path, randomLlamaGguf({ ...shape, seed: 1, dtype: 'Q8_0', tied: true, vocabulary }));
+  const comesBack = ['gpt2', 'llama'].includes(model) && !vocabulary.spaceTakers;
   const llama = await openLlama(path, { contextSize: 64 });
   try {
     for (const parseSpecial of [false, true]) {
       for (const text of texts) {
         const ids = tokenizer.encode(text, { addSpecial: false, parseSpecial });
-        const how = `${preTokenizer ?? model}, ${name}: ${JSON.stringify(text)}${parseSpecial ? ', control tokens parsed' : ''}`;
+        const how = `${name}: ${JSON.stringify(text)}${parseSpecial ? ', control tokens parsed' : ''}`;
         assert.deepEqual(ids, llama.tokenize(text, parseSpecial), how);
         if (comesBack) assert.equal(tokenizer.decode(ids, { skipSpecial: false }), text, how);
       }
@@ -171,7 +182,7 @@ async function compareWithLlamaCpp(path: string, vocabulary: Vocabulary, texts: 
   } finally {
     await llama.close();
   }
-  recordComparison('texts', { model, preTokenizer, vocabulary: name, nText: texts.length });
+  recordComparison('texts', { model, preTokenizer, vocabulary: recordedName, nText: texts.length });
 }
 
 /** What GPT-2's vocabulary was after `n` merges; loading is most of the time that the whole one takes. */
@@ -212,7 +223,8 @@ test('every pre-tokenizer cuts as the one of that name in llama.cpp, with merges
     // Names that share their rules need to be known, and a few texts tell whether the rules are the right ones.
     const some = judged.has(cut) ? texts.slice(0, 70) : texts;
     judged.add(cut);
-    await compareWithLlamaCpp(join(folder, 'random.gguf'), { ...gpt2, preTokenizer }, some, 'GPT-2, the first merges');
+    const vocabulary = { ...gpt2, preTokenizer };
+    await compareWithLlamaCpp(join(folder, 'random.gguf'), vocabulary, some, preTokenizer, 'GPT-2, the first merges');
   }
 });
 
@@ -254,13 +266,58 @@ for (const [name, load] of Object.entries(OTHERS)) {
   });
 }
 
+/** Names by which llama.cpp knows which special tokens take the white space beside them. */
+const SPACE_TAKING: Readonly<Record<string, Partial<Vocabulary>>> = {
+  'Phi-3 mini': {},
+  'a Jina model': { preTokenizer: 'jina-v2-es' },
+  'some modern-bert': {},
+};
+
+test('special tokens take the white space beside them where they do in llama.cpp', options, async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'smallmind-peers-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const { metadata } = await readGguf(memorySource(readFileSync(sharedPath('vocab', 'ggml-vocab-llama-spm.gguf'))));
+  const spm = readVocabulary(metadata);
+  const tokens = [...spm.tokens];
+  const tokenTypes = Int32Array.from(spm.tokenTypes!);
+  const special = ['<|endoftext|>', '<|user|>', '<|end|>', '<mask>', '[MASK]'];
+  const userDefined = ['\n\n', '\t', '<tool>'];
+  for (const [i, text] of [...special, ...userDefined].entries()) {
+    const id = tokens.length - 1 - i;
+    tokens[id] = text;
+    tokenTypes[id] = i < special.length ? TOKEN_TYPE.control : TOKEN_TYPE.userDefined;
+  }
+  const random = new Random(11);
+  const words = [
+    ...special,
+    ...special,
+    ...userDefined,
+    '<s>',
+    '</s>',
+    '<unk>',
+    ' ',
+    '  ',
+    '\n',
+    '\v',
+    '\r\n',
+    '\u00a0',
+    'a',
+    'b',
+  ];
+  const word = (): string => words[Math.floor(random.uniform() * words.length)]!;
+  const texts = Array.from({ length: 400 }, () => Array.from({ length: 12 }, word).join(''));
+  for (const [name, changes] of Object.entries(SPACE_TAKING)) {
+    const vocabulary = { ...spm, tokens, tokenTypes, endOfGenerationIds: [], ...changes };
+    await compareWithLlamaCpp(join(folder, 'random.gguf'), vocabulary, texts, name);
+  }
+});
+
 for (const each of VOCABULARIES) {
   test(`texts become the same tokens as in llama.cpp with the vocabulary of ${each.name}`, options, async (t) => {
     const folder = mkdtempSync(join(tmpdir(), 'smallmind-peers-'));
     t.after(() => rmSync(folder, { recursive: true }));
     const known = [...vocabTexts(), ...lines('small'), ...lines('mixed'), ...SPECIAL_TEXTS];
-    // Qwen's "</s>" is an ordinary token, which llama.cpp takes for an end of generation by its text.
-    const texts = [...known.filter((text) => !text.includes('</s>')), ...randomTexts()];
+    const texts = [...known, ...randomTexts()];
     await compareWithLlamaCpp(join(folder, 'random.gguf'), vocabularyOf(each), texts, each.name);
   });
 

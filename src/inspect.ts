@@ -1,17 +1,14 @@
 // What a model file holds and what it would need to run here, told from its head alone: no weight is read. A file that
 // this version cannot run is described all the same, with the reason.
 
-import { leafBytes } from './backend/wasm/memory.ts';
-import { kernelsOf } from './backend/wasm/kernels/table.ts';
 import { SmallMindError } from './base/errors.ts';
 import type { ErrorCode } from './base/errors.ts';
-import type { Program } from './graph/plan.ts';
-import type { Tensor } from './graph/tensor.ts';
 import { readGguf } from './gguf/reader.ts';
 import type { Gguf } from './gguf/reader.ts';
 import type { MetadataEntry } from './gguf/value-types.ts';
-import { planLoading } from './context-size.ts';
 import { countParameters, prepareModel } from './local-model.ts';
+import { memoryNeeds } from './memory-estimate.ts';
+import type { MemoryNeeds } from './memory-estimate.ts';
 import { resolveLoadOptions } from './options.ts';
 import type { LoadOptions, ModelSource, ResolvedLoadOptions } from './options.ts';
 import { openHere } from './source.ts';
@@ -36,19 +33,6 @@ export interface TensorSummary {
   readonly sizeBytes: number;
   /** From the start of the file; in a model that is split, of all files one after the other. */
   readonly offsetBytes: number;
-}
-
-/** The memory that the WebAssembly executor would hold; the four parts make the total. */
-export interface MemoryNeeds {
-  /** Context in tokens that this is for, prompt and answer together. */
-  readonly nCtx: number;
-  readonly weightsBytes: number;
-  readonly kvBytes: number;
-  /** Constants: tables that are computed once. */
-  readonly constantsBytes: number;
-  /** Inputs, intermediate results, and what the threads need. */
-  readonly workBytes: number;
-  readonly totalBytes: number;
 }
 
 /** A model file, described from its head. */
@@ -145,21 +129,12 @@ async function planMemory(
   options: ResolvedLoadOptions,
 ): Promise<Pick<ModelFileInfo, 'memory' | 'problem'>> {
   try {
-    const { graph, limits, nThreads } = await prepareModel(gguf, options);
-    const { program, layout } = planLoading(graph, options, nThreads);
-    kernelsOf([program]);
-    const totalBytes = layout.sizeBytes;
-    const weightsBytes = bytesOf(program, 'weight');
-    const kvBytes = bytesOf(program, 'state');
-    const constantsBytes = bytesOf(program, 'constant');
-    const workBytes = totalBytes - weightsBytes - kvBytes - constantsBytes;
-    return { memory: { nCtx: limits.nCtx, weightsBytes, kvBytes, constantsBytes, workBytes, totalBytes } };
+    const { graphs, limits, nThreads } = await prepareModel(gguf, options);
+    const { error, ...memory } = memoryNeeds(graphs, limits, options, nThreads);
+    if (error) throw error;
+    return { memory };
   } catch (error) {
     if (!(error instanceof SmallMindError) || error.code === 'INTERNAL') throw error;
     return { problem: { code: error.code, message: error.message } };
   }
-}
-
-function bytesOf({ leaves }: Program, op: Tensor['op']): number {
-  return leaves.reduce((sum, leaf) => sum + (leaf.op === op ? leafBytes(leaf) : 0), 0);
 }

@@ -13,7 +13,7 @@ import { promisify } from 'node:util';
 import GithubSlugger from 'github-slugger';
 import { propertyComments } from '../scripts/docs/api.ts';
 import { findNotCompared, findNotShared, NOT_COMPARED } from '../scripts/docs/models.ts';
-import { resolveGenerateOptions, resolveLoadOptions } from '../src/options.ts';
+import { resolveEmbedOptions, resolveGenerateOptions, resolveLoadOptions } from '../src/options.ts';
 import { resolveTrainingOptions } from '../src/training/options.ts';
 import { needsShared, sharedPath } from './shared-data.ts';
 
@@ -43,6 +43,7 @@ before(() => {
     mkdirSync(folder, { recursive: true });
     for (const name of TEXTS) writeFileSync(join(folder, name), stories.slice(0, 30_000));
     writeFileSync(join(folder, 'prompt.txt'), 'Once upon a time');
+    writeFileSync(join(folder, 'sentences.txt'), 'The cat sleeps.\nA cat is asleep.\n');
     const [config = SMALL_CONFIG] = blocks(text, 'json');
     writeFileSync(join(folder, 'train.json'), cutShort(config));
     copyFileSync(MODEL, join(folder, 'model.gguf'));
@@ -166,6 +167,7 @@ test('defaults that comments state are those that options get', () => {
   const stated = [
     ...propertyComments('src/options.ts', 'LoadOptions').map((each) => [each, resolved] as const),
     ...propertyComments('src/options.ts', 'GenerateOptions').map((each) => [each, resolved] as const),
+    ...propertyComments('src/options.ts', 'EmbedOptions').map((each) => [each, resolveEmbedOptions({})] as const),
     ...propertyComments('src/training/options.ts', 'TrainingOptions').map(
       (each) => [each, resolveTrainingOptions({})] as const,
     ),

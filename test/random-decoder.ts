@@ -25,8 +25,8 @@ export interface DecoderShape {
 export interface FileKind {
   readonly architecture: string;
   readonly isTied?: boolean;
-  /** Kinds of norms before and behind, with biases or not. */
-  readonly norm?: 'rms' | 'layer';
+  /** Kinds of norms before and behind: `layer` has biases. */
+  readonly norm?: 'rms' | 'layer' | 'layerWithoutBias';
   /** Names of a layer's norms of nEmbd. */
   readonly layerNorms?: readonly string[];
   /** Width of the norms of queries and keys. */
@@ -41,6 +41,10 @@ export interface FileKind {
   readonly experts?: { readonly shared?: 'gated' | 'plain'; readonly hasBiases?: boolean };
   /** Every head has keys of its own, whatever the shape says. */
   readonly hasOwnKeys?: boolean;
+  /** Nearly another kind: one shape tells enough. Default false. */
+  readonly isBrief?: boolean;
+  /** Layers, whatever the shape says. */
+  readonly nLayer?: number;
   /** A sink for each head. */
   readonly hasSinks?: boolean;
   /** Part of a head that is rotated. Default all. */
@@ -56,12 +60,6 @@ const QKV_BIASES = ['attn_q', 'attn_k', 'attn_v'];
 const ALL_NORMS = ['attn_norm', 'post_attention_norm', 'ffn_norm', 'post_ffw_norm'];
 const WINDOW = u32(40);
 const [N_EXPERT, N_EXPERT_USED, N_FF_EXPERT] = [5, 2, 64];
-
-const OLMO2: FileKind = {
-  architecture: 'olmo2',
-  qkNorm: 'row',
-  layerNorms: ['post_attention_norm', 'post_ffw_norm'],
-};
 
 const GPT_OSS: FileKind = {
   architecture: 'gpt-oss',
@@ -137,17 +135,67 @@ export const FILE_KINDS: Readonly<Record<string, FileKind>> = {
   stablelm: { architecture: 'stablelm', norm: 'layer', rotated: 0.25, biases: QKV_BIASES },
   'stablelm in parallel': { architecture: 'stablelm', norm: 'layer', rotated: 0.25, layerNorms: ['attn_norm'] },
   starcoder2: { architecture: 'starcoder2', norm: 'layer', ffn: 'plain', biases: PARTS },
-  olmo2: OLMO2,
-  'olmo2 with a window': {
-    ...OLMO2,
+  olmo2: { architecture: 'olmo2', qkNorm: 'row', layerNorms: ['post_attention_norm', 'post_ffw_norm'] },
+  'olmo2 with windows (OLMo 3)': {
+    architecture: 'olmo2',
+    qkNorm: 'row',
+    layerNorms: ['post_attention_norm', 'post_ffw_norm'],
     metadata: () => ({
       'attention.sliding_window': WINDOW,
       'rope.scaling.type': text('yarn'),
-      'rope.scaling.factor': f32(8),
+      'rope.scaling.factor': f32(4),
       'rope.scaling.original_context_length': u32(64),
     }),
   },
   granite: { architecture: 'granite', metadata: graniteScales },
+  glm4: { architecture: 'glm4', layerNorms: ALL_NORMS, ffn: 'fused', rotated: 0.5, biases: QKV_BIASES },
+  minicpm: {
+    architecture: 'minicpm',
+    metadata: () => ({ embedding_scale: f32(12), residual_scale: f32(0.25), logit_scale: f32(1.5) }),
+  },
+  'minicpm that names no scales': { architecture: 'minicpm', isBrief: true },
+  exaone: { architecture: 'exaone', isBrief: true },
+  exaone4: { architecture: 'exaone4', qkNorm: 'head', layerNorms: ['post_attention_norm', 'post_ffw_norm'] },
+  'exaone4 with windows': {
+    architecture: 'exaone4',
+    nLayer: 64,
+    isBrief: true,
+    qkNorm: 'head',
+    layerNorms: ['post_attention_norm', 'post_ffw_norm'],
+    metadata: () => ({ 'attention.sliding_window': WINDOW }),
+  },
+  'command-r': {
+    architecture: 'command-r',
+    isTied: true,
+    norm: 'layerWithoutBias',
+    layerNorms: ['attn_norm'],
+    metadata: () => ({ logit_scale: f32(0.5) }),
+  },
+  cohere2: {
+    architecture: 'cohere2',
+    isTied: true,
+    norm: 'layerWithoutBias',
+    layerNorms: ['attn_norm'],
+    metadata: () => ({ logit_scale: f32(0.5), 'attention.sliding_window': WINDOW }),
+  },
+  falcon: {
+    architecture: 'falcon',
+    isBrief: true,
+    norm: 'layer',
+    ffn: 'plain',
+    layerNorms: ['attn_norm'],
+    isQkvFused: true,
+  },
+  orion: { architecture: 'orion', norm: 'layer', isBrief: true },
+  seed_oss: {
+    architecture: 'seed_oss',
+    isBrief: true,
+    layerNorms: ['attn_norm', 'post_attention_norm'],
+    biases: QKV_BIASES,
+  },
+  internlm2: { architecture: 'internlm2', isBrief: true },
+  ernie4_5: { architecture: 'ernie4_5', isBrief: true },
+  xverse: { architecture: 'xverse', isBrief: true },
   smollm3: { architecture: 'smollm3' },
   phi2: {
     architecture: 'phi2',
@@ -189,7 +237,8 @@ function graniteScales(): Readonly<Record<string, MetadataEntry>> {
 
 /** The bytes of a file. */
 export function randomDecoderGguf(kind: FileKind, wanted: DecoderShape): Uint8Array<ArrayBuffer> {
-  const shape = kind.hasOwnKeys ? { ...wanted, nHeadKv: wanted.nHead } : wanted;
+  const { nLayer = wanted.nLayer, hasOwnKeys } = kind;
+  const shape = { ...wanted, nLayer, nHeadKv: hasOwnKeys ? wanted.nHead : wanted.nHeadKv };
   return writeGguf({ metadata: metadataOf(kind, shape), tensors: tensorsOf(kind, shape) });
 }
 
@@ -205,7 +254,7 @@ function metadataOf(kind: FileKind, shape: DecoderShape): Entries {
     feed_forward_length: u32(shape.nFf),
     'attention.head_count': u32(shape.nHead),
     'attention.head_count_kv': u32(shape.nHeadKv),
-    [`attention.layer_norm_${norm === 'layer' ? '' : 'rms_'}epsilon`]: f32(1e-5),
+    [`attention.layer_norm_${norm?.startsWith('layer') ? '' : 'rms_'}epsilon`]: f32(1e-5),
     'rope.dimension_count': u32(rotatedOf(kind, shape)),
     'rope.freq_base': f32(10_000),
     ...kind.metadata?.(shape),
@@ -235,7 +284,7 @@ function tensorsOf(kind: FileKind, shape: DecoderShape) {
   const { nEmbd, nHead, nHeadKv, headDim, nFf, nVocab, nLayer } = shape;
   const { biases = [], layerNorms = ['attn_norm', 'ffn_norm'], ffn = 'gated' } = kind;
   const { tensors, matrix, vector } = randomTensorsOf({ ...shape, dtypes: kind.dtypes });
-  const norm = (name: string, n = nEmbd, type = kind.norm): void => {
+  const norm = (name: string, n = nEmbd, type: FileKind['norm'] = kind.norm): void => {
     vector(`${name}.weight`, n, 1);
     if (type === 'layer') vector(`${name}.bias`, n, 0);
   };

@@ -15,6 +15,8 @@ import type { Vocabulary } from '../src/tokenizer/vocabulary.ts';
 
 export interface RandomLlamaOptions {
   readonly seed: number;
+  /** `general.name`. By default it tells dtype and seed. */
+  readonly name?: string;
   /** Of all matrices; norm weights are F32. */
   readonly dtype: DType;
   /** Of those whose name ends so, `ffn_down`, instead. By default of none. */
@@ -109,10 +111,13 @@ export const text = (value: string): MetadataEntry => ({ type: 'string', value }
 /** What most of a file is; readers do not depend on it. */
 const FILE_TYPES: Readonly<Partial<Record<DType, number>>> = { F32: 0, F16: 1, Q4_0: 2, Q8_0: 7 };
 
-export function generalEntries(architecture: string, { dtype, seed }: { dtype: DType; seed: number }): Entries {
+export function generalEntries(
+  architecture: string,
+  { dtype, seed, name = `random ${dtype} ${seed}` }: Pick<RandomLlamaOptions, 'dtype' | 'seed' | 'name'>,
+): Entries {
   return [
     ['general.architecture', text(architecture)],
-    ['general.name', text(`random ${dtype} ${seed}`)],
+    ['general.name', text(name)],
     [ALIGNMENT_KEY, u32(32)],
     ['general.file_type', u32(FILE_TYPES[dtype] ?? 1)],
     ['general.quantization_version', u32(2)],

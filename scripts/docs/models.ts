@@ -39,6 +39,21 @@ const FAMILIES: Readonly<Record<string, string>> = {
   granite: 'Granite 3, dense',
   granitemoe: 'Granite 3 with experts (1B A400M, 3B A800M)',
   'gpt-oss': 'gpt-oss',
+  bert: 'BERT, BGE, E5, GTE, all-MiniLM (embeddings)',
+  'nomic-bert': 'Nomic Embed Text 1 and 1.5 (embeddings)',
+  'jina-bert-v3': 'Jina Embeddings 3',
+  glm4: 'GLM-4 0414',
+  minicpm: 'MiniCPM 1B, 2B',
+  exaone: 'EXAONE 3, 3.5',
+  exaone4: 'EXAONE 4',
+  'command-r': 'Command R, Aya Expanse 8B',
+  cohere2: 'Command R7B, Command A',
+  falcon: 'Falcon 7B, 40B',
+  orion: 'Orion 14B',
+  seed_oss: 'Seed-OSS',
+  internlm2: 'InternLM 2, 2.5',
+  ernie4_5: 'ERNIE 4.5, dense',
+  xverse: 'XVERSE',
 };
 
 /** What cannot be compared, and why. A test holds that all else is. */
@@ -56,8 +71,10 @@ const RECORDS = {
   texts: Object.values(SUITES).flatMap(({ texts }) => texts),
   templates: Object.values(SUITES).flatMap(({ templates }) => templates),
 };
-/** Of random weights, for which the distance from exact arithmetic is known. */
+/** Of random weights, for which the distance from exact arithmetic is known: logits, and vectors. */
 const RANDOM = RECORDS.models.filter(({ rms }) => rms !== undefined);
+const LOGITS = RANDOM.filter(({ nDecided }) => nDecided !== undefined);
+const VECTORS = RANDOM.filter(({ nDecided }) => nDecided === undefined);
 
 /** What the registries have and no record covers, by name. */
 export function findNotCompared(): string[] {
@@ -78,7 +95,7 @@ export function findNotCompared(): string[] {
 /** Architectures that write text and were not compared behind a known beginning and in a batch. */
 export function findNotShared(): string[] {
   return Object.keys(ARCHITECTURES).filter((architecture) => {
-    const own = RANDOM.filter((each) => each.architecture === architecture && each.nDecided !== undefined);
+    const own = LOGITS.filter((each) => each.architecture === architecture);
     return (
       own.length > 0 && !own.some(({ nPositionReused = 0, nTogether = 1 }) => nPositionReused > 0 && nTogether > 1)
     );
@@ -126,7 +143,8 @@ function modelArchitectures(): string {
   const rows = Object.keys(ARCHITECTURES).map((architecture) => {
     const families = FAMILIES[architecture];
     if (families === undefined) throw new Error(`scripts/docs/models.ts does not say whose "${architecture}" is`);
-    const own = RANDOM.filter((each) => each.architecture === architecture);
+    const both = [LOGITS, VECTORS].map((records) => records.filter((each) => each.architecture === architecture));
+    const own = both.find((records) => records.length > 0) ?? [];
     if (own.length === 0) return [code(architecture), families, '', MISSING, ...head.slice(4).map(() => '')];
     const dtypes = distinct(own.flatMap((each) => each.dtypes));
     const inType = (dtype: string, kvType: string): ModelRecord[] =>
@@ -147,7 +165,7 @@ function modelArchitectures(): string {
   });
   const kernels = distinct(RANDOM.flatMap((each) => each.kernels)).toSorted();
   const threads = distinct(RANDOM.flatMap((each) => each.threads)).toSorted();
-  const nTokens = distinct(RANDOM.map((each) => each.nTokens)).toSorted();
+  const nTokens = distinct(LOGITS.map((each) => each.nTokens)).toSorted();
   const note =
     `${RECORDS.peers.join('; ')}. Texts of ${nTokens.join(', ')} tokens; kernels ${kernels.map(code).join(', ')}; ` +
     `${threads.join(', ')} threads. \`npm run models\`.`;
@@ -156,8 +174,8 @@ function modelArchitectures(): string {
 
 function modelTypes(): string {
   const rows = RUNNABLE_DTYPES.map((dtype) => {
-    const most = RANDOM.filter((each) => each.dtype === dtype);
-    const some = RANDOM.filter((each) => each.dtype !== dtype && each.dtypes.includes(dtype));
+    const most = LOGITS.filter((each) => each.dtype === dtype);
+    const some = LOGITS.filter((each) => each.dtype !== dtype && each.dtypes.includes(dtype));
     if (most.length + some.length === 0) {
       const reason = NOT_COMPARED[dtype];
       return [dtype, reason === undefined ? MISSING : `not compared: ${reason}`, '', '', '', ''];
@@ -177,7 +195,7 @@ function modelTypes(): string {
 
 function modelCaches(): string {
   const rows = KV_DTYPES.map((kvType) => {
-    const own = RANDOM.filter((each) => each.kvType === kvType);
+    const own = LOGITS.filter((each) => each.kvType === kvType);
     const behind = count(sum(own, (each) => each.nPositionReused));
     return own.length === 0
       ? [kvType, MISSING, '', '', '']
@@ -200,6 +218,17 @@ function modelTokenizers(): string {
     return [code(model), own.length === 0 ? MISSING : cell];
   });
   return table([['`tokenizer.ggml.model`', 'vocabularies (and texts) that became the same tokens'], ...rows]);
+}
+
+function modelEmbeddings(): string {
+  const rows = [...Map.groupBy(VECTORS, ({ what }) => what)].map(([what, own]) => [
+    what.replace('embeddings of ', ''),
+    code(own[0]!.architecture),
+    count(sum(own, (each) => each.nModel)),
+    count(sum(own, (each) => each.nPosition)),
+    ...['F32', 'Q8_0'].map((type) => rmsOf(own.filter(({ dtype }) => dtype === type))),
+  ]);
+  return table([['model', 'architecture', 'files', 'vectors', 'off, F32', 'off, Q8_0'], ...rows]);
 }
 
 const nTextOf = (texts: readonly TextRecord[]): number => sum(texts, (each) => each.nText);
@@ -263,6 +292,7 @@ export const TABLES: Readonly<Record<string, () => string>> = {
   modelArchitectures,
   modelTypes,
   modelCaches,
+  modelEmbeddings,
   modelTokenizers,
   modelPreTokenizers,
   modelFiles,

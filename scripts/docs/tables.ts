@@ -56,7 +56,7 @@ function architectures(): string {
   const rows = globSync('*.ts', { cwd: folder }).flatMap((file) => {
     const text = readFileSync(folder + file, 'utf8');
     const defined = names.filter((name) => {
-      const exported = name.replace(/-(.)/g, (_, letter: string) => letter.toUpperCase());
+      const exported = name.replace(/[-_](.)/g, (_, letter: string) => letter.toUpperCase());
       return new RegExp(`^export (const|(async )?function) ${exported}\\b`, 'm').test(text);
     });
     const head = text

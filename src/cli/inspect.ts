@@ -2,7 +2,7 @@
 
 import { styleText } from 'node:util';
 import type { Command } from 'commander';
-import type { LoadOptions, MetadataField, MetadataValue, ModelFileInfo } from '../index.ts';
+import type { LoadOptions, MemoryEstimate, MetadataField, MetadataValue, ModelFileInfo } from '../index.ts';
 import { resolveLoadOptions } from '../options.ts';
 import { CONTEXT_FLAG, FIT_FLAG, KV_TYPE_FLAG } from './flags.ts';
 import type { CommandContext } from './program.ts';
@@ -14,6 +14,7 @@ Examples:
   smallmind inspect model.gguf
   smallmind inspect model.gguf --ctx 2048 --kv-type q8_0
   smallmind inspect model.gguf --fit
+  smallmind inspect model.gguf --memory
   smallmind inspect model.gguf --json | jq .memory`;
 
 const MEMORY_FLAGS = [CONTEXT_FLAG, FIT_FLAG, KV_TYPE_FLAG];
@@ -22,17 +23,23 @@ export function defineInspect(command: Command, { signal }: CommandContext): voi
   command
     .argument('<model>', 'a model file in GGUF format, or its URL')
     .option('--json', 'print one JSON object, with all values in full')
+    .option('--memory', 'only the memory needed, with contexts of several sizes and all types of the cache')
     .addHelpText('after', EXAMPLES)
     .action(async (path: string, parsed: Record<string, unknown>) => {
       const options = readFlags(parsed, MEMORY_FLAGS) as LoadOptions;
       checkFlags(MEMORY_FLAGS, () => resolveLoadOptions(options));
-      const { inspectModel } = await import('../index.ts');
-      const info = await inspectModel(path, { ...options, signal });
-      signal.throwIfAborted();
-      process.stdout.write(`${parsed['json'] ? JSON.stringify(info) : describe(info).join('\n')}\n`);
+      const { inspectModel, estimateMemory } = await import('../index.ts');
+      const tell = async <T>(look: Look<T>, format: (found: T) => string[]): Promise<void> => {
+        const found = await look(path, { ...options, signal });
+        signal.throwIfAborted();
+        process.stdout.write(`${parsed['json'] ? JSON.stringify(found) : format(found).join('\n')}\n`);
+      };
+      await (parsed['memory'] ? tell(estimateMemory, describeEstimate) : tell(inspectModel, describe));
     });
   addFlags(command, 'Memory needed:', MEMORY_FLAGS);
 }
+
+type Look<T> = (path: string, options: LoadOptions) => Promise<T>;
 
 /** Names of metadata and tensors longer than this are cut. */
 const NAME_WIDTH_MAX = 40;
@@ -102,4 +109,43 @@ function describeTensors({ tensors }: ModelFileInfo): string[] {
     formatBytes(sizeBytes),
   ]);
   return formatColumns(rows, [3]);
+}
+
+function describeEstimate({ caches, nCtxTrain, nThreads, machineBytes, fittingBytes }: MemoryEstimate): string[] {
+  const width = process.stdout.columns ?? 80;
+  const rows = caches.flatMap(({ kvType, contexts }) =>
+    contexts.map(({ nCtx, weightsBytes, kvBytes, constantsBytes, workBytes, totalBytes, fits }) => [
+      kvType,
+      formatCount(nCtx),
+      ...[weightsBytes, kvBytes, constantsBytes, workBytes, totalBytes].map(formatBytes),
+      fits ? 'yes' : 'no',
+    ]),
+  );
+  const head = ['cache', 'context', 'weights', 'key-value', 'tables', 'work areas', 'total', 'fits'];
+  const [heading, ...table] = formatColumns([head, ...rows], [1, 2, 3, 4, 5, 6]);
+  const largest = caches.flatMap(({ kvType, nCtxFit, problem }) => {
+    const lines = wrap(oneLine(problem ?? describeFit(nCtxFit, nCtxTrain)), width - 'Q8_0'.length - 2);
+    return lines.map((line, i) => [i === 0 ? kvType : '', line]);
+  });
+  const sizes = [
+    ...(machineBytes === undefined ? [] : [['this machine', formatBytes(machineBytes)]]),
+    ...(fittingBytes === undefined
+      ? []
+      : [['free for a model', `${formatBytes(fittingBytes)}, nine tenths of what is free`]]),
+    ['threads', String(nThreads)],
+  ];
+  return [
+    styleText('bold', heading!),
+    ...table,
+    '',
+    styleText('bold', 'Largest context that fits'),
+    ...formatColumns(largest),
+    '',
+    ...formatColumns(sizes),
+  ];
+}
+
+function describeFit(nCtxFit: number, nCtxTrain: number): string {
+  if (nCtxFit === 0) return 'none: the model takes more than is free';
+  return `${formatCount(nCtxFit)} tokens${nCtxFit === nCtxTrain ? ', as trained' : ''}`;
 }

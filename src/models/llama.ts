@@ -3,8 +3,15 @@
 
 import { decoder } from './decoder.ts';
 import type { DifferencesOf } from './decoder.ts';
+import { windowed } from './parameters.ts';
 
 export const llama = decoder();
+export const internlm2 = decoder();
+export const ernie45 = decoder();
+export const xverse = decoder();
+
+/** GLM-4: norms on both sides, gate and up in one matrix, half of a head rotated. */
+export const glm4 = decoder(() => ({ norms: 'both' }));
 
 /** Granite, dense and with experts: multipliers in the four places where others have none. */
 const ofGranite: DifferencesOf = ({ hyperParameters: p }, { positive }, { metadata }) => ({
@@ -16,6 +23,13 @@ const ofGranite: DifferencesOf = ({ hyperParameters: p }, { positive }, { metada
 export const granite = decoder(ofGranite);
 export const granitemoe = decoder(ofGranite);
 
+/** MiniCPM: Granite's multipliers, with defaults for old files that name none. */
+export const minicpm = decoder(({ hyperParameters: { nLayer, nEmbd } }, { positive }) => ({
+  embeddingScale: positive('embedding_scale', 12),
+  residualScale: positive('residual_scale', 1.4 / Math.sqrt(nLayer)),
+  logitScale: 1 / positive('logit_scale', 256 / nEmbd),
+}));
+
 /** Of every so many layers of SmolLM3, the last does not see positions. */
 const SMOLLM3_NO_ROPE_STEP = 4;
 
@@ -24,12 +38,13 @@ export const smollm3 = decoder(() => ({
 }));
 
 /**
- * OLMo 2: norms behind attention and the feed-forward part, not before them, and of queries and keys. OLMo 3 besides
- * has a window in three of four layers, whose rotary positions are never stretched.
+ * OLMo 2: norms behind attention and the feed-forward part, not before them, and of queries and keys. OLMo 3 has layers
+ * with a window besides, whose rotary positions are never stretched.
  */
-export const olmo2 = decoder((_, { count }, { metadata }) => {
-  const window = metadata.has('olmo2.attention.sliding_window') ? count('attention.sliding_window') : undefined;
-  const isLocal = (layer: number): boolean => window !== undefined && layer % 4 < 3;
+export const olmo2 = decoder(({ hyperParameters: p }, { natural }, gguf) => {
+  const window = natural('attention.sliding_window', 0);
+  const isWindowed = windowed(gguf, p, 4);
+  const isLocal = (layer: number): boolean => window > 0 && isWindowed(layer);
   return {
     pairing: 'halves',
     norms: 'behind',

@@ -13,6 +13,15 @@ export const gptneox = decoder((_p, _read, { metadata }) => ({
 
 export const phi2 = decoder(() => ({ norm: 'layer', pairing: 'halves', isGated: false, parallel: 'shared' }));
 
+/** Falcon 7B. */
+export const falcon = decoder((_p, _read, gguf) => {
+  if (gguf.tensors.has('blk.0.attn_norm_2.weight'))
+    throw unsupported(gguf, 'a second norm beside the first (Falcon 40B)');
+  return { norm: 'layer', pairing: 'halves', isGated: false, parallel: 'shared' };
+});
+
+export const orion = decoder(() => ({ norm: 'layer', pairing: 'halves' }));
+
 export const starcoder2 = decoder(() => ({ norm: 'layer', pairing: 'halves', isGated: false }));
 
 /** A layer without a norm before its feed-forward part has it beside attention. */

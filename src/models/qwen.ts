@@ -11,3 +11,6 @@ export const qwen2moe = decoder(() => ({ pairing: 'halves', experts: { isNormali
 const ofQwen3 = (): Differences => ({ pairing: 'halves', qkNorm: 'head' });
 export const qwen3 = decoder(ofQwen3);
 export const qwen3moe = decoder(ofQwen3);
+
+/** Seed-OSS: Qwen 2's layers, with another name for the norm before the feed-forward part. */
+export const seedOss = decoder(() => ({ pairing: 'halves', ffnNorm: 'post_attention_norm' }));

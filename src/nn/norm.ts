@@ -23,7 +23,7 @@ export class RMSNorm extends Module {
   }
 }
 
-/** LayerNorm (arXiv:1607.06450). Weights `weight`, `bias` [nEmbd]. */
+/** LayerNorm (arXiv:1607.06450). Weights `weight` [nEmbd], and `bias` [nEmbd] where there is one. */
 export class LayerNorm extends Module {
   readonly #scope: WeightScope;
   readonly #weight: Tensor;
@@ -34,7 +34,9 @@ export class LayerNorm extends Module {
     super();
     this.#scope = scope;
     this.#weight = scope.weight('weight', [nEmbd], ONES);
-    this.#bias = scope.weight('bias', [nEmbd], ZEROS);
+    this.#bias = scope.has('bias')
+      ? scope.weight('bias', [nEmbd], ZEROS)
+      : scope.graph.constant(`noBias.${nEmbd}`, [nEmbd], () => new Float32Array(nEmbd));
     this.#eps = eps;
   }
 

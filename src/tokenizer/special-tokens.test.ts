@@ -4,15 +4,26 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { SpecialTokens } from './special-tokens.ts';
+import type { SpaceTakers } from './token-attributes.ts';
 
-function splitOneAfterTheOther(text: string, tokens: readonly string[]): (string | number)[] {
+const NONE: SpaceTakers = { takesLeft: () => false, takesRight: () => false };
+
+function splitOneAfterTheOther(text: string, tokens: readonly string[], takers = NONE): (string | number)[] {
   let parts: (string | number)[] = [text];
   const ids = [...tokens.keys()].sort((a, b) => tokens[b]!.length - tokens[a]!.length || a - b);
   for (const id of ids) {
-    parts = parts.flatMap((part) => {
-      if (typeof part === 'number') return [part];
-      return part.split(tokens[id]!).flatMap((rest, i) => (i === 0 ? [rest] : [id, rest]));
-    });
+    const token = tokens[id]!;
+    const splitPart = (part: string): (string | number)[] => {
+      const found = part.indexOf(token);
+      if (found < 0) return [part];
+      const [before, behind] = [part.slice(0, found), part.slice(found + token.length)];
+      return [
+        takers.takesLeft(token) ? before.trimEnd() : before,
+        id,
+        ...splitPart(takers.takesRight(token) ? behind.trimStart() : behind),
+      ];
+    };
+    parts = parts.flatMap((part) => (typeof part === 'number' ? [part] : splitPart(part)));
   }
   return parts.filter((part) => part !== '');
 }
@@ -26,6 +37,23 @@ test('overlapping special tokens resolve as if the text were split at each, long
       assert.deepEqual(special.split(input), splitOneAfterTheOther(input, tokens));
     }),
     { seed: 3, numRuns: 2000 },
+  );
+});
+
+test('tokens take the white space beside them, up to what another has taken', () => {
+  const unit = fc.constantFrom('a', 'b', ' ', '\n');
+  const word = fc.string({ unit, minLength: 1, maxLength: 4 });
+  const text = fc.string({ unit, maxLength: 40 });
+  const takers: SpaceTakers = {
+    takesLeft: (token) => token.includes('a'),
+    takesRight: (token) => token.length % 2 === 0,
+  };
+  fc.assert(
+    fc.property(fc.uniqueArray(word, { maxLength: 8 }), text, (tokens, input) => {
+      const special = new SpecialTokens(tokens, [...tokens.keys()], takers);
+      assert.deepEqual(special.split(input), splitOneAfterTheOther(input, tokens, takers));
+    }),
+    { seed: 5, numRuns: 2000 },
   );
 });
 

@@ -1,8 +1,10 @@
 // Cuts a text at the special tokens that are spelled out in it, before any algorithm sees the rest. Overlaps resolve
 // as in llama.cpp: the longest token anywhere in the text goes first, then the lowest id, then the leftmost place.
 // (Length in UTF-16 units; llama.cpp counts UTF-8 bytes and leaves the order of equally long tokens open.)
+// A token may take the white space beside it, as far as nothing else has its place there.
 
 import { MinHeap } from './min-heap.ts';
+import type { SpaceTakers } from './token-attributes.ts';
 
 interface Special {
   readonly id: number;
@@ -12,6 +14,10 @@ interface Special {
   /** The longest other special token that this one begins with. */
   readonly shorter: Special | undefined;
 }
+
+const NO_SPACE_TAKERS: SpaceTakers = { takesLeft: () => false, takesRight: () => false };
+
+const isSpace = (unit: string | undefined): boolean => unit !== undefined && /^[ \t-\r]$/.test(unit);
 
 /** A tree over UTF-16 units; `special` is the token that ends at the node. */
 interface TrieNode {
@@ -23,9 +29,11 @@ interface TrieNode {
 export class SpecialTokens {
   readonly #byOrder: Special[] = [];
   readonly #root: TrieNode = { children: new Map(), special: undefined };
+  readonly #takers: SpaceTakers;
 
   /** @param tokens  all texts of the vocabulary; `ids` selects those to look for */
-  constructor(tokens: readonly string[], ids: readonly number[]) {
+  constructor(tokens: readonly string[], ids: readonly number[], takers = NO_SPACE_TAKERS) {
+    this.#takers = takers;
     const texts = new Map<string, number>();
     for (const id of ids) {
       const text = tokens[id]!;
@@ -44,15 +52,14 @@ export class SpecialTokens {
   split(text: string, mark?: string): (string | number)[] {
     const candidates = this.#findLongest(text).filter(({ start }) => mark === undefined || text[start - 1] !== mark);
     if (candidates.length === 0) return text === '' ? [] : [text];
-    const chosen = this.#resolve(text.length, candidates);
     const parts: (string | number)[] = [];
-    let end = 0;
-    for (const { start, special } of chosen) {
-      if (start > end) parts.push(text.slice(end, start));
+    let last = 0;
+    for (const { start, end, special } of this.#resolve(text, candidates)) {
+      if (start > last) parts.push(text.slice(last, start));
       parts.push(special.id);
-      end = start + special.text.length;
+      last = end;
     }
-    if (end < text.length) parts.push(text.slice(end));
+    if (last < text.length) parts.push(text.slice(last));
     return parts;
   }
 
@@ -121,32 +128,47 @@ export class SpecialTokens {
     return matches;
   }
 
-  /** The matches that stand after each, best first, took its place; one that no longer fits makes way for a shorter. */
-  #resolve(length: number, candidates: readonly Match[]): Match[] {
+  /** The places that stand after each, best first, took its own; one that no longer fits makes way for a shorter. */
+  #resolve(text: string, candidates: readonly Match[]): Place[] {
+    const { length } = text;
     const taken = new Uint8Array(length);
     const queue = new MinHeap(candidates.length);
     for (const { start, special } of candidates) queue.push(special.order * length + start);
-    const chosen: Match[] = [];
+    const places: Place[] = [];
     while (queue.size > 0) {
       const key = queue.pop();
       const start = key % length;
       if (taken[start]) continue;
       const special = this.#byOrder[(key - start) / length]!;
-      // What is taken is at least as long, so it cannot lie inside: looking at both ends is enough.
+      // What is taken is at least as long, or beside what is, so it cannot lie inside: looking at both ends is enough.
       let fitting: Special | undefined = special;
       while (fitting && taken[start + fitting.text.length - 1]) fitting = fitting.shorter;
       if (fitting === special) {
-        taken.fill(1, start, start + special.text.length);
-        chosen.push({ start, special });
+        const place = this.#placeOf(text, start, special, taken);
+        taken.fill(1, place.start, place.end);
+        places.push(place);
       } else if (fitting) {
         queue.push(fitting.order * length + start);
       }
     }
-    return chosen.sort((a, b) => a.start - b.start);
+    return places.sort((a, b) => a.start - b.start);
+  }
+
+  /** With the white space that the token takes. */
+  #placeOf(text: string, at: number, special: Special, taken: Uint8Array): Place {
+    let [start, end] = [at, at + special.text.length];
+    if (this.#takers.takesLeft(special.text)) while (!taken[start - 1] && isSpace(text[start - 1])) start--;
+    if (this.#takers.takesRight(special.text)) while (!taken[end] && isSpace(text[end])) end++;
+    return { start, end, special };
   }
 }
 
 interface Match {
   readonly start: number;
   readonly special: Special;
+}
+
+/** What of the text becomes the token. */
+interface Place extends Match {
+  readonly end: number;
 }

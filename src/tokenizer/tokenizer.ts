@@ -89,9 +89,11 @@ export function createTokenizer(vocabulary: Vocabulary): Tokenizer {
 
   const idsOfTypes = (...wanted: number[]): number[] =>
     tokens.flatMap((_, id) => (wanted.includes(types[id]!) ? [id] : []));
-  const userDefined = new SpecialTokens(tokens, idsOfTypes(TOKEN_TYPE.userDefined));
-  const control = new SpecialTokens(tokens, idsOfTypes(TOKEN_TYPE.control, TOKEN_TYPE.unknown));
-  const special = new SpecialTokens(tokens, idsOfTypes(TOKEN_TYPE.userDefined, TOKEN_TYPE.control, TOKEN_TYPE.unknown));
+  const find = (...wanted: number[]): SpecialTokens =>
+    new SpecialTokens(tokens, idsOfTypes(...wanted), vocabulary.spaceTakers);
+  const userDefined = find(TOKEN_TYPE.userDefined);
+  const control = find(TOKEN_TYPE.control, TOKEN_TYPE.unknown);
+  const special = find(TOKEN_TYPE.userDefined, TOKEN_TYPE.control, TOKEN_TYPE.unknown);
   const encodeParts = (parts: Iterable<string | number>, ids: number[]): void => {
     for (const part of parts) {
       if (typeof part === 'number') ids.push(part);

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { GgufError, OptionError } from '../base/errors.ts';
+import type { SpaceTakers } from './token-attributes.ts';
 import { readVocabulary, TOKEN_TYPE, tokenTypesOf, vocabularyEntries, type MetadataReader } from './vocabulary.ts';
 
 const TOKENS = ['<unk>', '<s>', '</s>', 'a'];
@@ -69,6 +70,30 @@ test('tokens known to end a turn are found by their text and become control toke
   const vocabulary = readVocabulary(metadataOf({ tokens, token_type: [2, 3, 3, 1, 1], eom_token_id: 3 }));
   assert.deepEqual(vocabulary.endOfGenerationIds, [2, 4, 3]);
   assert.deepEqual([...vocabulary.tokenTypes!], [2, 3, 3, 1, 3]);
+});
+
+test('the name of the model, its architecture or pre-tokenizer tells which special tokens take white space', () => {
+  const takersOf = (entries: Record<string, unknown>): SpaceTakers | undefined =>
+    readVocabulary(metadataOf(entries)).spaceTakers;
+  assert.equal(takersOf({ 'general.name': 'Phi 2' }), undefined);
+  const phi = takersOf({ 'general.name': 'Phi-3.5 mini' })!;
+  assert.deepEqual(['<|end|>', '</s>', '<s>', '<unk>'].map(phi.takesRight), [true, true, false, false]);
+  assert.equal(phi.takesLeft('<|end|>'), false);
+  for (const entries of [{ pre: 'jina-v2-code' }, { 'general.architecture': 'nomic-bert-moe' }]) {
+    const jina = takersOf(entries)!;
+    assert.deepEqual(['<mask>', '<s>'].map(jina.takesLeft), [true, false]);
+    assert.equal(jina.takesRight('<mask>'), false);
+  }
+});
+
+test('a token that ends only a part of an answer, as others in the vocabulary tell, is no end', () => {
+  const endsOf = (...tokens: string[]): (string | undefined)[] =>
+    readVocabulary(metadataOf({ tokens: ['<unk>', '<s>', ...tokens], eos_token_id: 0 })).endOfGenerationIds!.map(
+      (id) => ['<unk>', '<s>', ...tokens][id],
+    );
+  assert.deepEqual(endsOf('<|end|>', '<|flush|>'), ['<|end|>', '<|flush|>']);
+  assert.deepEqual(endsOf('<|end|>', '<|calls|>', '<|flush|>'), ['<|calls|>', '<|flush|>']);
+  assert.deepEqual(endsOf('</s>', '<|tool_response>', '<|fim_pad|>'), ['<|tool_response>', '<|fim_pad|>']);
 });
 
 test('rejects a vocabulary without tokens', () => {

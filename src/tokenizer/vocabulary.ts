@@ -4,6 +4,8 @@
 
 import { GgufError, OptionError } from '../base/errors.ts';
 import { addsBosByDefault } from './pre/pre-tokenizers.ts';
+import { END_OF_GENERATION_TEXTS, findEndsOfGeneration, findSpaceTakers } from './token-attributes.ts';
+import type { SpaceTakers } from './token-attributes.ts';
 
 /** What a token is, numbered as in `tokenizer.ggml.token_type` (and as in SentencePiece). */
 export const TOKEN_TYPE = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 } as const;
@@ -29,6 +31,8 @@ export interface Vocabulary {
   readonly addEos: boolean;
   readonly addSpacePrefix: boolean;
   readonly preTokenizer?: string;
+  /** Special tokens that take white space beside them. Told by a file's names, and not written. */
+  readonly spaceTakers?: SpaceTakers;
   /** WordPiece only: whether case is dropped, by default so, and accents, by default as case is. */
   readonly lowercase?: boolean;
   readonly stripAccents?: boolean;
@@ -91,40 +95,6 @@ const DEFAULTS: ReadonlyMap<string, Defaults> = new Map<string, Defaults>([
 const OTHER_DEFAULTS: Defaults = { addBos: false, addEos: false, addSpacePrefix: false };
 
 /**
- * Texts by which llama.cpp recognises tokens that end a turn or a generation, because files rarely say so by id. They
- * count as control tokens even where the file calls them normal.
- */
-const END_OF_GENERATION_TEXTS: ReadonlySet<string> = new Set([
-  '</s>',
-  '<eos>',
-  '[EOS]',
-  '<|endoftext|>',
-  '<|end_of_text|>',
-  '<|eot_id|>',
-  '<|eom_id|>',
-  '<|im_end|>',
-  '<|end|>',
-  '<end_of_turn>',
-  '<end_of_utterance>',
-  '<EOT>',
-  '_<EOT>',
-  '[EOT]',
-  '<|return|>',
-  '<|call|>',
-]);
-
-/**
- * The ids of tokens with such a text. In the format of gpt-oss an answer is several messages, and `<|end|>` ends only
- * one of them.
- */
-function findEndsOfGeneration(tokens: readonly string[]): number[] {
-  const hasMessages = tokens.includes('<|return|>') && tokens.includes('<|call|>');
-  return tokens.flatMap((text, id) =>
-    END_OF_GENERATION_TEXTS.has(text) && !(hasMessages && text === '<|end|>') ? [id] : [],
-  );
-}
-
-/**
  * Reads the vocabulary of a model from its GGUF metadata.
  * @throws {GgufError} GGUF_INVALID when lists disagree in length, an id lies outside the vocabulary, a score is not a
  *   number, a merge has not two sides, or a token to be added is not named; GGUF_MISSING for BPE without merges;
@@ -167,6 +137,7 @@ export function readVocabulary(metadata: MetadataReader): Vocabulary {
     addEos: alwaysAdds || metadata.getBoolean('tokenizer.ggml.add_eos_token', defaults.addEos),
     addSpacePrefix: metadata.getBoolean('tokenizer.ggml.add_space_prefix', defaults.addSpacePrefix),
     preTokenizer,
+    spaceTakers: findSpaceTakers(metadata),
     ...readNormaliser(metadata),
   };
   for (const [flag, id, name] of [

@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { inspectModel, loadModel } from '../../src/index.ts';
+import { estimateMemory, inspectModel, loadModel } from '../../src/index.ts';
 import type { LoadOptions, SmallMindError } from '../../src/index.ts';
 import { smallModel } from './small-model.ts';
 
@@ -30,6 +30,49 @@ test("nCtx: 'fit' takes the largest context that nine tenths of the free memory 
   assert.ok((await neededBytes(nCtx)) <= 0.9 * freeBytes);
   assert.ok((await neededBytes(nCtx + BLOCK)) > 0.9 * freeBytes);
   assert.equal((await inspectModel(MODEL, { ...OPTIONS, nCtx: 'fit' })).memory!.nCtx, nCtx);
+});
+
+test('estimateMemory tells what each context takes with each type of the cache, and the largest that fits', async (t) => {
+  const freeBytes = 2 * (await neededBytes(4096));
+  t.mock.method(process, 'availableMemory', () => freeBytes);
+  const estimate = await estimateMemory(MODEL, OPTIONS);
+  assert.deepEqual(JSON.parse(JSON.stringify(estimate)), estimate);
+  assert.deepEqual(
+    [estimate.nCtxTrain, estimate.nThreads, estimate.fittingBytes],
+    [65536, 1, Math.floor(0.9 * freeBytes)],
+  );
+  const sizes = [2048, 8192, 32768, 65536];
+  assert.deepEqual(
+    estimate.caches.map(({ kvType, contexts }) => [kvType, contexts.map(({ nCtx }) => nCtx)]),
+    [
+      ['F16', sizes],
+      ['F32', sizes],
+      // Its heads are too narrow.
+      ['Q8_0', []],
+    ],
+  );
+  assert.deepEqual(
+    estimate.caches.map(({ problem }) => problem?.slice(0, 26)),
+    [undefined, undefined, 'a key-value cache in Q8_0 '],
+  );
+  for (const { kvType, contexts, nCtxFit } of estimate.caches) {
+    for (const { fits, ...needs } of contexts) {
+      const { memory } = await inspectModel(MODEL, { ...OPTIONS, kvType, nCtx: needs.nCtx });
+      assert.deepEqual(needs, memory);
+      assert.equal(fits, needs.nCtx <= nCtxFit);
+    }
+    const { memory } = await inspectModel(MODEL, { ...OPTIONS, kvType, nCtx: 'fit' });
+    assert.equal(nCtxFit, memory?.nCtx ?? 0);
+  }
+  const [only, ...others] = (await estimateMemory(MODEL, { ...OPTIONS, nCtx: 100, kvType: 'F32' })).caches;
+  assert.deepEqual([only!.kvType, only!.contexts.map(({ nCtx }) => nCtx), others], ['F32', [100], []]);
+});
+
+test('a context beyond what WebAssembly can hold has its numbers all the same, and does not fit', async () => {
+  const [cache] = (await estimateMemory(MODEL, { ...OPTIONS, nCtx: 2 ** 20, parallel: 64, kvType: 'F32' })).caches;
+  const { totalBytes, weightsBytes, kvBytes, fits } = cache!.contexts[0]!;
+  assert.ok(totalBytes > 2 ** 34 && weightsBytes + kvBytes <= totalBytes);
+  assert.equal(fits, false);
 });
 
 test('with room enough it is what the model was trained for; with none it is an error', async (t) => {

@@ -56,6 +56,30 @@ test('inspect fits 80 columns and cuts long values', shared, async () => {
   assert.ok(!stdout.includes('\u001b'));
 });
 
+test('inspect --memory is a table of contexts and types of the cache, within 80 columns', async () => {
+  const { code, stdout } = await runCommand(['inspect', small, '--memory']);
+  assert.equal(code, 0);
+  assert.ok(widthOf(stdout) <= 80, `${widthOf(stdout)} columns`);
+  assert.match(stdout, /^cache +context +weights +key-value +tables +work areas +total +fits$/m);
+  assert.match(stdout, /^F32 +64 +[\d.]+ KiB +8\.0 KiB +4\.0 KiB +\d+ KiB +\d+ KiB +yes$/m);
+  assert.match(stdout, /^F16 +64 tokens, as trained$/m);
+  // Its heads of 16 elements are too narrow.
+  assert.match(stdout, /^Q8_0 +a key-value cache in Q8_0 takes heads of/m);
+  const args = ['inspect', small, '--memory', '--json', '--ctx', '32', '--kv-type', 'f16'];
+  const { caches } = JSON.parse((await runCommand(args)).stdout);
+  const { memory } = JSON.parse((await runCommand(args.filter((arg) => arg !== '--memory'))).stdout);
+  assert.deepEqual(caches, [{ kvType: 'F16', contexts: [{ ...memory, fits: true }], nCtxFit: 64 }]);
+});
+
+test('inspect --memory of a file that cannot run here is the error that loading would be', async () => {
+  const bytes = await alterModel((metadata) => {
+    metadata.set('general.architecture', { type: 'string', value: 'mamba' });
+  });
+  const { code, stderr } = await runCommand(['inspect', writeScratch('mamba-memory.gguf', bytes), '--memory']);
+  assert.equal(code, 1);
+  assert.match(stderr, /architecture "mamba" is not supported; supported: llama, /);
+});
+
 test('inspect describes a file that cannot run here, with the reason', async () => {
   const bytes = await alterModel((metadata) => {
     metadata.set('general.architecture', { type: 'string', value: 'mamba' });

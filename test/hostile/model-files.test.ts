@@ -139,6 +139,16 @@ describe('a model file is refused', () => {
       (content) => setTensor(content, { name: 'output_norm.weight', dtype: 'F32', shape: [1, 256] }, 4 * 256),
     ],
     [
+      'with a tensor for each expert, as old files have them',
+      'UNSUPPORTED_FEATURE',
+      /a tensor for each expert.*April 2024.*convert the model again/,
+      (content) => {
+        content.metadata.set('llama.expert_count', { type: 'u32', value: 8 });
+        content.metadata.set('llama.expert_used_count', { type: 'u32', value: 2 });
+        setTensor(content, { name: 'blk.0.ffn_gate.0.weight', dtype: 'F32', shape: [64, 256] }, 4 * 64 * 256);
+      },
+    ],
+    [
       'with a matrix in a type that has no kernels',
       'UNSUPPORTED_DTYPE',
       /"blk\.0\.ffn_gate\.weight".*I16.*Q8_0/,

@@ -31,7 +31,7 @@ for (const variant of VARIANTS) {
       const heads = [...text.matchAll(/^ *\(func \$(\S+) (.*)$/gm)];
       for (const { op, dtypes } of KERNELS) {
         const key = kernelKey(op, dtypes);
-        const own = heads.filter(([, name]) => name === key);
+        const own = heads.filter((head) => head[1] === key);
         assert.equal(own.length, 1, key);
         assert.match(own[0]![2]!, /\(param \$rec i32\) \(param \$thread i32\) \(param \$nThreads i32\)/);
       }
