@@ -48,7 +48,7 @@ const FAMILIES: Readonly<Record<string, string>> = {
   exaone4: 'EXAONE 4',
   'command-r': 'Command R, Aya Expanse 8B',
   cohere2: 'Command R7B, Command A',
-  falcon: 'Falcon 7B, 40B',
+  falcon: 'Falcon 7B',
   orion: 'Orion 14B',
   seed_oss: 'Seed-OSS',
   internlm2: 'InternLM 2, 2.5',
