@@ -6,6 +6,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { RowPlan } from '../bench/speed.ts';
+import type { TypesFile } from '../bench/types.ts';
 import type { RuntimesFile } from '../test/runtimes/run.ts';
 import { fillMarks, table } from './docs/marks.ts';
 import { TABLES as MODEL_TABLES } from './docs/models.ts';
@@ -203,6 +204,21 @@ const besideL = (name: 'strict' | 'narrow'): string =>
     ['of the read limit', ({ limitShare }) => percent(limitShare)],
   ]);
 
+function types(): string {
+  const { machine, rows } = read<TypesFile>('types');
+  const head = ['type', 'bits', 'packed', 'decode', '× L', 'GB/s', 'Q8_0', 'share', 'cached', 'ceiling'];
+  const cells = rows.map(({ dtype, bits, packedBits, decode, decodeGBs, q8GBs, share, cachedGWeights, L }) => {
+    const numbers = [bits, packedBits, decode, L?.ratio, decodeGBs, q8GBs].map((x) =>
+      x === undefined ? '' : short(x),
+    );
+    const byCompute = (2 * cachedGWeights * bits) / 8 / q8GBs;
+    return [dtype, ...numbers, percent(share), short(cachedGWeights), percent(Math.min(bits / packedBits, byCompute))];
+  });
+  const nRuns = [...new Set(rows.map((row) => row.nRuns))].join(' or ');
+  const note = `Tokens a second with 2 threads, medians of ${nRuns} interleaved runs. L: llama.cpp driven from C.`;
+  return `${table([head, ...cells])}\n\n${note} ${machineOf(machine)}; \`npm run bench:types\`.`;
+}
+
 function browser(): string {
   const { machine, browser: name, peer, model, nPrompt, nGenerate, nRuns, rows } = read<BrowserFile>('browser');
   const spread = ({ median, min, max }: Spread): string => `${short(median)} (${short(min)}–${short(max)})`;
@@ -265,6 +281,7 @@ const TABLES: Readonly<Record<string, () => string>> = {
   sequences,
   narrow: () => besideL('narrow'),
   strict: () => besideL('strict'),
+  types,
   browser,
   load,
   runtimes,
