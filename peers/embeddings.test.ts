@@ -10,10 +10,12 @@ import { after, before, describe, test } from 'node:test';
 import { Random } from '../src/base/random.ts';
 import { cosineSimilarity, loadModel } from '../src/index.ts';
 import type { EmbedOptions, LoadOptions } from '../src/index.ts';
+import { recordComparison } from '../test/comparison-record.ts';
 import { randomDecoderGguf } from '../test/random-decoder.ts';
 import { CLS, ENCODER_KINDS, SEP, randomEncoderGguf } from '../test/random-encoder.ts';
 import type { EncoderShape } from '../test/random-encoder.ts';
 import { u32 } from '../test/random-model.ts';
+import { describeFile, describeRuns } from './described-file.ts';
 import { needsPeers, openLlamaEmbedding } from './llama.ts';
 
 type Vectors = readonly Float32Array[];
@@ -83,10 +85,16 @@ const KINDS: Readonly<Record<string, Kind>> = {
   'llama, not causal': decoder(false),
 };
 
-async function embed({ texts }: Kind, path: string, options: LoadOptions, how: EmbedOptions = {}): Promise<Vectors> {
+interface Embedded {
+  readonly vectors: Vectors;
+  /** As `ModelInfo` has it. */
+  readonly executor: string;
+}
+
+async function embed({ texts }: Kind, path: string, options: LoadOptions, how: EmbedOptions = {}): Promise<Embedded> {
   await using model = await loadModel(path, { thread: 'inline', ...options });
   const { data } = await model.embed(texts, { normalize: false, ...how });
-  return data.map(({ embedding }) => embedding);
+  return { vectors: data.map(({ embedding }) => embedding), executor: model.info.executor };
 }
 
 async function embedWithLlama({ texts }: Kind, path: string): Promise<Vectors> {
@@ -114,18 +122,22 @@ for (const [name, kind] of Object.entries(KINDS)) {
 
       test('are those of llama.cpp, and as near to exact arithmetic', async (t) => {
         const [ours, theirs, apart]: [number[], number[], number[]] = [[], [], []];
+        const executors: string[] = [];
+        let bytes = new Uint8Array();
+        const kvType = dtype === 'F32' ? 'F32' : 'F16';
         for (const [type, pooling] of Object.entries(POOLINGS)) {
           // Pooling is a matter of the vectors, whatever made them.
           if (dtype !== 'F32' && pooling !== 'mean') continue;
           const path = join(folder, 'random.gguf');
-          writeFileSync(path, kind.write(dtype, Number(type), Number(type)));
+          bytes = kind.write(dtype, Number(type), Number(type)) as Uint8Array<ArrayBuffer>;
+          writeFileSync(path, bytes);
           const kernels = pooling === 'mean' ? 'strict' : 'auto';
           const threads = pooling === 'cls' ? 2 : 1;
-          const kvType = dtype === 'F32' ? 'F32' : 'F16';
-          const own = await embed(kind, path, { ...kind.options, kernels, threads, kvType });
+          const { vectors, executor } = await embed(kind, path, { ...kind.options, kernels, threads, kvType });
           const peer = await embedWithLlama(kind, path);
-          const exact = await embed(kind, path, { ...kind.options, kernels: 'reference' });
-          own.forEach((vector, i) => {
+          const { vectors: exact } = await embed(kind, path, { ...kind.options, kernels: 'reference' });
+          executors.push(executor);
+          vectors.forEach((vector, i) => {
             assert.equal(vector.length, SHAPE.nEmbd);
             ours.push(distance(vector, exact[i]!));
             theirs.push(distance(peer[i]!, exact[i]!));
@@ -141,6 +153,18 @@ for (const [name, kind] of Object.entries(KINDS)) {
             `${theirRms.toExponential(2)} | furthest apart ${furthest.toFixed(2)} tolerances`,
         );
         assert.ok(ourRms <= RATIO_MAX * theirRms, `ours ${ourRms}, llama.cpp ${theirRms}`);
+        recordComparison('models', {
+          what: `embeddings of ${name}`,
+          ...(await describeFile(bytes)),
+          dtype,
+          kvType,
+          ...describeRuns(executors),
+          nModel: executors.length,
+          nTokens: Math.max(...kind.texts.map((text) => text.length)),
+          nPosition: ours.length,
+          nTogether: LENGTHS.length,
+          rms: { ours: Number(ourRms.toPrecision(3)), theirs: Number(theirRms.toPrecision(3)) },
+        });
       });
     });
   }

@@ -6,6 +6,7 @@
 import { existsSync } from 'node:fs';
 import type { ControlledEvaluateInputItem as Input, Llama as Runtime, LlamaLogLevel, Token } from 'node-llama-cpp';
 import type { KvDtype } from '../src/graph/step.ts';
+import { recordComparison } from '../test/comparison-record.ts';
 
 export interface LlamaOptions {
   /** Positions; more tokens than this are refused rather than shifted out. Default 512. */
@@ -121,7 +122,12 @@ function openRuntime(threads: number): Promise<Runtime> {
   if (runtime === undefined) {
     const level = { logLevel: 'error' as LlamaLogLevel, progressLogs: false };
     const options = { gpu: false, build: 'never', maxThreads: threads, ...level } as const;
-    runtime = import('node-llama-cpp').then(({ getLlama }) => getLlama(options));
+    runtime = import('node-llama-cpp').then(async ({ getLlama, getModuleVersion }) => {
+      const started = await getLlama(options);
+      const version = `llama.cpp ${started.llamaCppRelease.release}, node-llama-cpp ${await getModuleVersion()}`;
+      recordComparison('peers', version);
+      return started;
+    });
     runtimes.set(threads, runtime);
   }
   return runtime;

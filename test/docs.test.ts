@@ -12,6 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import GithubSlugger from 'github-slugger';
 import { propertyComments } from '../scripts/docs/api.ts';
+import { findNotCompared, findNotShared, NOT_COMPARED } from '../scripts/docs/models.ts';
 import { resolveEmbedOptions, resolveGenerateOptions, resolveLoadOptions } from '../src/options.ts';
 import { resolveTrainingOptions } from '../src/training/options.ts';
 import { needsShared, sharedPath } from './shared-data.ts';
@@ -153,6 +154,12 @@ test('measured numbers in the documents are those of the files that the benchmar
 
 test('what of the documents follows from the code is what the code says', async () => {
   await run(process.execPath, [SOURCE, join(ROOT, 'scripts/write-docs.ts'), '--check'], ROOT);
+});
+
+test('what is supported was compared with llama.cpp, or the page on models says why not', () => {
+  const remedy = 'add it to a suite of peers/, then: npm run models';
+  assert.deepEqual(findNotCompared().toSorted(), Object.keys(NOT_COMPARED).toSorted(), remedy);
+  assert.deepEqual(findNotShared(), [], remedy);
 });
 
 test('defaults that comments state are those that options get', () => {
