@@ -156,6 +156,28 @@ for (const { browser, isolated, kernels, threads } of PAGES) {
       assert.deepEqual(made, expected);
     });
 
+    // Once: what differs between browsers is above. Workers take no import map, so it is the build for plain pages.
+    if (browser === chromium && isolated) {
+      testInPage('answers as in Node in a conversation, by a template that the package brings', async () => {
+        const questions = ['Tell me of the little dog.', 'And then?'];
+        await using model = await loadGolden(STORIES_Q8, { kernels: 'strict' });
+        const chat = model.chat({ template: 'chatml', system: 'You tell stories.' });
+        for (const question of questions) await chat.send(question, { maxTokens: 24, temperature: 0 }).result;
+        assert.equal(chat.messages.length, 5);
+        const messages = await page.evaluate(async (asked) => {
+          const url = new URL('/dist/browser/index.js', location.href).href;
+          const { loadModel } = (await import(url)) as typeof smallmind;
+          const file = await (await fetch('/q8.gguf')).blob();
+          const loaded = await loadModel(file, { kernels: 'strict', threads: 2 });
+          const talk = loaded.chat({ template: 'chatml', system: 'You tell stories.' });
+          for (const question of asked) await talk.send(question, { maxTokens: 24, temperature: 0 }).result;
+          await loaded.close();
+          return talk.messages;
+        }, questions);
+        assert.deepEqual(messages, chat.messages);
+      });
+    }
+
     testInPage('reads the head of a file by its URL with smallmind/gguf, and a tensor', async () => {
       const info = await page.evaluate(async () => {
         const file = await smallmindGguf.readGguf(new URL('/q8.gguf', location.href));

@@ -11,10 +11,13 @@ import { GgufError } from '../../base/errors.ts';
 /** Rules are some characters long; a damaged array could lead around in a circle. */
 const RULE_LENGTH_MAX = 256;
 
+/** Bytes that a rule may write; Unicode's longest writes 33. Without a limit a short text could become a huge one. */
+const REPLACEMENT_BYTES_MAX = 1024;
+
 /**
  * What the rules make of a text; each character that none fits stays.
  * @param charsmap  u32 size of the array in bytes, the array of u32, the replacements, each ended by a zero
- * @throws {GgufError} GGUF_INVALID for sizes that do not fit
+ * @throws {GgufError} GGUF_INVALID for sizes that do not fit, GGUF_LIMIT for a replacement of more than 1024 bytes
  */
 export function createCharsmap(charsmap: Uint8Array): (text: string) => string {
   const view = new DataView(charsmap.buffer, charsmap.byteOffset, charsmap.byteLength);
@@ -29,6 +32,7 @@ export function createCharsmap(charsmap: Uint8Array): (text: string) => string {
   }
   const words = Uint32Array.from({ length: sizeBytes / 4 }, (_, i) => view.getUint32(4 + 4 * i, true));
   const replacements = charsmap.subarray(4 + sizeBytes);
+  requireShort(replacements);
   const offsetOf = (word: number): number => ((word & 0x7fffffff) >>> 10) << ((word & 0x200) >>> 6);
 
   /** Where the replacement of the longest rule that fits at `start` begins, and how many bytes the rule takes. */
@@ -68,4 +72,19 @@ export function createCharsmap(charsmap: Uint8Array): (text: string) => string {
     }
     return out + utf8.decode(bytes.subarray(kept));
   };
+}
+
+function requireShort(replacements: Uint8Array): void {
+  for (let start = 0; start < replacements.length;) {
+    const end = replacements.indexOf(0, start);
+    if (end - start > REPLACEMENT_BYTES_MAX) {
+      throw new GgufError(
+        'GGUF_LIMIT',
+        `"tokenizer.ggml.precompiled_charsmap" expected replacements of at most ${REPLACEMENT_BYTES_MAX} bytes, ` +
+          `got one of ${end - start}`,
+        { field: 'tokenizer.ggml.precompiled_charsmap', value: end - start, limit: REPLACEMENT_BYTES_MAX },
+      );
+    }
+    start = end + 1;
+  }
 }

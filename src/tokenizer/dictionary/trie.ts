@@ -10,6 +10,8 @@ export class Trie {
   readonly #units: Uint16Array;
   /** The token that ends at a node, or -1. */
   readonly #ids: Int32Array;
+  /** Odd. Nobody can write a vocabulary whose nodes all want the same slot without knowing it. */
+  readonly #mix = Math.floor(Math.random() * 2 ** 32) | 1;
   #nNodes = 1;
 
   /** @param idOf  ids by text; the empty text never matches */
@@ -52,7 +54,7 @@ export class Trie {
   /** Where the child stands, or the free slot where it would. */
   #findSlot(node: number, unit: number): number {
     const mask = this.#slots.length - 1;
-    const hash = Math.imul(node, 0x9e3779b1) + Math.imul(unit, 0x85ebca6b);
+    const hash = Math.imul(node, 0x9e3779b1) + Math.imul(unit, this.#mix);
     for (let slot = (hash ^ (hash >>> 15)) & mask; ; slot = (slot + 1) & mask) {
       const child = this.#slots[slot]!;
       if (child === 0 || (this.#parents[child] === node && this.#units[child] === unit)) return slot;
