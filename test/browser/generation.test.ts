@@ -166,9 +166,9 @@ for (const { browser, isolated, kernels, threads } of PAGES) {
         assert.equal(chat.messages.length, 5);
         const messages = await page.evaluate(async (asked) => {
           const url = new URL('/dist/browser/index.js', location.href).href;
-          const { loadModel } = (await import(url)) as typeof smallmind;
+          const { loadModel: load } = (await import(url)) as typeof smallmind;
           const file = await (await fetch('/q8.gguf')).blob();
-          const loaded = await loadModel(file, { kernels: 'strict', threads: 2 });
+          const loaded = await load(file, { kernels: 'strict', threads: 2 });
           const talk = loaded.chat({ template: 'chatml', system: 'You tell stories.' });
           for (const question of asked) await talk.send(question, { maxTokens: 24, temperature: 0 }).result;
           await loaded.close();
