@@ -1,21 +1,19 @@
-// The speed table: SmallMind beside llama.cpp, run by run, on the same files with the same threads. Two peers: L is
-// llama.cpp driven from C (bench/llama-harness.c, the strictest), N is node-llama-cpp's API. Needs `npm run peers` and
-// gcc. Writes docs/data/speed.json, a row as it is measured; `--rows contexts,4_0` takes only rows whose name has one
-// of the words, `--rows list` prints the names.
+// The speed table: SmallMind beside llama.cpp, run by run, on the same files with the same threads, as opponents.ts
+// opens them. Writes docs/data/speed.json, a row as it is measured; `--rows contexts,4_0` takes only rows whose name
+// has one of the words, `--rows list` prints the names.
 //   npm run bench:speed -- --runs 5
 
-import { execFileSync, spawn } from 'node:child_process';
-import { existsSync, globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
-import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { BenchmarkModel, syntheticModel } from '../src/benchmark.ts';
-import type { Speed, Workload } from '../src/benchmark.ts';
+import type { Speed } from '../src/benchmark.ts';
 import { writeSource } from '../src/cli/files.ts';
-import { openPeer } from '../src/cli/peer.ts';
 import { enableWideVectors } from '../src/index.ts';
+import { openOpponents } from './opponents.ts';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 
@@ -87,80 +85,8 @@ const ROWS: readonly RowPlan[] = [
   ]),
 ];
 
-/** Whoever is measured beside us. */
-interface Opponent {
-  run(workload: Workload): Promise<Speed>;
-  close(): Promise<void>;
-}
-
-/** Compiles the harness against the library that node-llama-cpp's package brings. */
-function buildHarness(): { program: string; libraries: string } {
-  const [library] = globSync('peers/node_modules/@node-llama-cpp/linux-x64/bins/*/libllama.v*.so', { cwd: ROOT });
-  if (!library) throw new Error('llama.cpp is not installed; run npm run peers');
-  const libraries = dirname(join(ROOT, library));
-  const program = join(tmpdir(), `smallmind-llama-harness-${process.pid}`);
-  const shared = globSync('{libllama.v*,libggml.v*,libggml-base}.so', { cwd: libraries }).map((name) =>
-    join(libraries, name),
-  );
-  const args = ['-O2', join(ROOT, 'bench/llama-harness.c'), '-o', program, ...shared];
-  execFileSync('gcc', [...args, `-Wl,-rpath,${libraries}`, '-Wl,--allow-shlib-undefined']);
-  return { program, libraries };
-}
-
-interface Setup {
-  readonly plan: RowPlan;
-  readonly path: string;
-  /** Of a sequence. */
-  readonly nCtx: number;
-  /** Where L leaves a filled context for N. */
-  readonly statePath: string;
-}
-
-async function openHarness({ plan, path, nCtx, statePath }: Setup): Promise<Opponent> {
-  const { program, libraries } = buildHarness();
-  const sizes = [plan.threads, nCtx, plan.nSeq, plan.depth].map(String);
-  const state = plan.depth > 0 ? [statePath] : [];
-  const child = spawn(program, [libraries, path, ...sizes, ...state], { stdio: ['pipe', 'pipe', 'inherit'] });
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
-  const next = async (): Promise<string> => {
-    const { value, done } = await lines.next();
-    if (done) throw new Error('the llama.cpp harness ended');
-    return value;
-  };
-  if ((await next()) !== 'ready') throw new Error('the llama.cpp harness did not start');
-  return {
-    async run({ prompts, nGenerate }) {
-      const nSeq = prompts.length;
-      const nPrompt = prompts[0]!.length;
-      child.stdin.write(`${nPrompt} ${nGenerate}\n`);
-      const [prefillMs, decodeMs] = (await next()).split(' ').map(Number) as [number, number];
-      return { prefill: (1000 * nPrompt * nSeq) / prefillMs, decode: (1000 * nGenerate * nSeq) / decodeMs };
-    },
-    async close() {
-      child.stdin.end();
-      rmSync(program, { force: true });
-    },
-  };
-}
-
-async function openNode({ plan, path, nCtx, statePath }: Setup): Promise<Opponent> {
-  process.chdir(join(ROOT, 'peers'));
-  const { threads, nSeq, depth } = plan;
-  if (depth > 0 && !existsSync(statePath))
-    throw new Error('at a depth, N takes the context that L filled: --peers L,N');
-  const peer = await openPeer(path, { threads, nCtx, nSeq, ...(depth > 0 ? { statePath } : {}) });
-  return { run: (workload) => peer.run(workload), close: async () => peer[Symbol.asyncDispose]() };
-}
-
 const median = (x: readonly number[]): number => x.toSorted((a, b) => a - b)[x.length >> 1]!;
 const round = (x: number): number => Number(x.toPrecision(4));
-
-async function openOpponents(names: readonly string[], setup: Setup): Promise<Map<string, Opponent>> {
-  const opponents = new Map<string, Opponent>();
-  for (const name of names) opponents.set(name, await (name === 'L' ? openHarness : openNode)(setup));
-  rmSync(setup.statePath, { force: true });
-  return opponents;
-}
 
 /** Ours, and of each peer its speed and the median of the ratios of pairs of runs. */
 function compare(what: keyof Speed, speeds: ReadonlyMap<string, readonly Speed[]>) {
@@ -189,7 +115,7 @@ async function measure(plan: RowPlan, path: string) {
   await model.measureLimits();
   const names = plan.peers.filter((peer) => flags.peers.split(',').includes(peer));
   const statePath = join(tmpdir(), `smallmind-context-${process.pid}.state`);
-  const opponents = await openOpponents(names, { plan, path, nCtx, statePath });
+  const opponents = await openOpponents(names, { path, threads, nCtx, nSeq, depth, statePath });
   const speeds = new Map<string, Speed[]>([['ours', []], ...names.map((peer) => [peer, []] as [string, Speed[]])]);
   for (let run = 0; run <= nRuns; run++) {
     const workload = model.workload(nPrompt, nGenerate, run + 1, nSeq);

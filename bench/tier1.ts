@@ -6,6 +6,8 @@ import { writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { PerformanceObserver, constants, performance } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { WasmExecutor } from '../src/backend/wasm/executor.ts';
 import { Random } from '../src/base/random.ts';
 import { Graph } from '../src/graph/tensor.ts';
@@ -54,6 +56,11 @@ const DROPOUT_REPEATS = 10_000;
 /** Operations over which the heap is watched, a few at a time, so that a collection hides little. */
 const HEAP_OPS = { before: 500, after: 8000 };
 const HEAP_OPS_AT_ONCE = 10;
+/**
+ * Operations before the heap is watched, as a multiple of those. V8 takes some 10 KB for itself now and then, ever more
+ * rarely (here after about 1,000, 4,000, 14,000 and 30,000 operations): what is left after these is the path's own.
+ */
+const HEAP_WARM_UP = 4;
 
 const SIDES = ['before', 'after'] as const;
 type SideName = (typeof SIDES)[number];
@@ -77,7 +84,11 @@ new PerformanceObserver((list) => {
   }
 }).observe({ entryTypes: ['gc'] });
 
-/** Both sides in turns without a pause, then the heap of each; nothing is estimated. */
+setFlagsFromString('--expose-gc');
+/** Called before each turn, so that no collection of what one side left falls into the other's. */
+const collect = runInNewContext('gc') as () => void;
+
+/** Both sides in turns, then the heap of each; nothing is estimated. */
 async function compare(sides: Record<SideName, Side>, nWarmUp: number, nMeasured: number, watchesHeap = true) {
   for (const side of SIDES) sink += sides[side].run(nWarmUp);
   const clearedBefore = sides.before.bytesCleared?.() ?? 0;
@@ -86,6 +97,7 @@ async function compare(sides: Record<SideName, Side>, nWarmUp: number, nMeasured
   const rssBytes = { before: 0, after: 0 };
   for (let round = 0; round < ROUNDS; round++) {
     for (const side of round % 2 === 0 ? SIDES : SIDES.toReversed()) {
+      collect();
       const rss = process.memoryUsage.rss();
       const startMs = performance.now();
       sink += sides[side].run(nMeasured / ROUNDS);
@@ -131,8 +143,7 @@ function heapBytesPerOp(side: Side, nOps: number): number {
     return Math.max(0, end.heapUsed + end.arrayBuffers - start.heapUsed - start.arrayBuffers);
   };
   const nTimes = Math.ceil(nOps / HEAP_OPS_AT_ONCE);
-  // As often as it is watched, so that what the engine keeps for optimising the loop is there already.
-  for (let i = 0; i < nTimes; i++) grown(HEAP_OPS_AT_ONCE);
+  for (let i = 0; i < HEAP_WARM_UP * nTimes; i++) grown(HEAP_OPS_AT_ONCE);
   const looking = median(Array.from({ length: 50 }, () => grown(0)));
   let total = 0;
   for (let i = 0; i < nTimes; i++) total += grown(HEAP_OPS_AT_ONCE) - looking;

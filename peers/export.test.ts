@@ -16,7 +16,9 @@ import { createTokenizer } from '../src/tokenizer/tokenizer.ts';
 import { exportGguf } from '../src/training/export.ts';
 import type { ExportType } from '../src/training/export.ts';
 import type { Checkpoint } from '../src/training/checkpoint.ts';
+import { recordComparison } from '../test/comparison-record.ts';
 import { exactLogits, layoutOf, randomCheckpoint } from '../test/random-checkpoint.ts';
+import { describeFile, describeRuns } from './described-file.ts';
 import { logSoftmax, needsPeers, openLlama } from './llama.ts';
 
 /**
@@ -84,6 +86,16 @@ describe('exported models in llama.cpp', needsPeers(), () => {
           assert.deepEqual(llama.tokenize(text), createTokenizer(checkpoint.vocabulary).encode(text));
           const end = '<|endoftext|>';
           assert.deepEqual(llama.tokenize(end, true), [checkpoint.vocabulary.eosId]);
+          recordComparison('models', {
+            what: `exported by \`smallmind export\`, ${tokenizer} tokenizer`,
+            ...(await describeFile(bytes)),
+            dtype: type,
+            kvType: 'F32',
+            ...describeRuns([model.info.executor]),
+            nModel: 1,
+            nTokens: N_TOKENS,
+            nPosition: N_TOKENS,
+          });
         } finally {
           await llama.close();
         }

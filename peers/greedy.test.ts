@@ -3,11 +3,14 @@
 // are different ones, so the rest is compared teacher-forced, along llama.cpp's text.
 
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { loadModel } from '../src/index.ts';
+import { recordComparison } from '../test/comparison-record.ts';
 import { MODELS, goldenCases, indexOfGreatest, modelPath } from '../test/golden/golden-data.ts';
 import type { GoldenCase } from '../test/golden/golden-data.ts';
 import { needsShared } from '../test/shared-data.ts';
+import { describeFile, describeRuns } from './described-file.ts';
 import { logSoftmax, needsPeers, openLlama } from './llama.ts';
 import type { Llama } from './llama.ts';
 
@@ -44,12 +47,14 @@ for (const file of MODELS) {
     const llama = await openLlama(modelPath(file));
     t.after(() => llama.close());
     const nSame: number[] = [];
+    let [nTokens, nDecided] = [0, 0];
     for (const golden of cases) {
       const theirs = await askLlamaCpp(llama, golden);
       const { tokens } = await model.generate(golden.prompt, { maxTokens: N_TOKENS, temperature: 0 }).result;
       if (!isQuantised) assert.deepEqual(tokens, theirs.tokens, golden.prompt);
       const firstOther = theirs.tokens.findIndex((token, i) => tokens[i] !== token);
       nSame.push(firstOther < 0 ? N_TOKENS : firstOther);
+      nTokens = Math.max(nTokens, theirs.forced.length);
 
       const logits = await model.logits(theirs.forced, { all: true });
       theirs.rows.forEach((row, i) => {
@@ -58,10 +63,25 @@ for (const file of MODELS) {
         const where = `${golden.prompt} + ${i}`;
         // What generation chose is what the logits say, as long as the texts are the same.
         if (i <= nSame.at(-1)!) assert.equal(tokens[i], indexOfGreatest(ours), where);
-        if (theirs.leads[i]! <= 2 * QUANTISED_TOLERANCE) return;
+        if (isQuantised && theirs.leads[i]! <= 2 * QUANTISED_TOLERANCE) return;
         assert.equal(indexOfGreatest(ours), indexOfGreatest(row), where);
+        nDecided++;
       });
     }
     t.diagnostic(`${file}: the first ${nSame.join(', ')} of ${N_TOKENS} tokens are the same`);
+    const { architecture, dtypes } = await describeFile(readFileSync(modelPath(file)));
+    recordComparison('models', {
+      what: file,
+      architecture,
+      dtype: dtypes[0]!,
+      dtypes,
+      kvType: 'F16',
+      ...describeRuns([model.info.executor]),
+      nModel: 1,
+      nTokens,
+      nPosition: cases.length * N_TOKENS,
+      nDecided,
+      nSame: nDecided,
+    });
   });
 }

@@ -6,6 +6,7 @@
 import { existsSync } from 'node:fs';
 import type { ControlledEvaluateInputItem as Input, Llama as Runtime, LlamaLogLevel, Token } from 'node-llama-cpp';
 import type { KvDtype } from '../src/graph/step.ts';
+import { recordComparison } from '../test/comparison-record.ts';
 
 export interface LlamaOptions {
   /** Positions; more tokens than this are refused rather than shifted out. Default 512. */
@@ -90,12 +91,43 @@ export async function openLlama(path: string, options: LlamaOptions = {}): Promi
   };
 }
 
+export interface LlamaEmbedding {
+  /** The vector of a text, or of token ids (with what its vocabulary puts around a text), pooled as the file says. */
+  embed(input: string | readonly number[]): Promise<Float32Array>;
+  /** Tokens of a text, with what its vocabulary puts around it. */
+  nTokens(text: string): number;
+  close(): Promise<void>;
+}
+
+/** Loads a GGUF file into llama.cpp for embeddings; its key-value cache, where there is one, is in F16. */
+export async function openLlamaEmbedding(path: string, contextSize: number): Promise<LlamaEmbedding> {
+  const runtime = await openRuntime(1);
+  const model = await runtime.loadModel({ modelPath: path, gpuLayers: 0 });
+  const context = await model.createEmbeddingContext({ contextSize, batchSize: contextSize, threads: 1 });
+  return {
+    async embed(input) {
+      const { vector } = await context.getEmbeddingFor(typeof input === 'string' ? input : ([...input] as Token[]));
+      return Float32Array.from(vector);
+    },
+    nTokens: (text) => context.calculateInputLength(text),
+    async close() {
+      await context.dispose();
+      await model.dispose();
+    },
+  };
+}
+
 function openRuntime(threads: number): Promise<Runtime> {
   let runtime = runtimes.get(threads);
   if (runtime === undefined) {
     const level = { logLevel: 'error' as LlamaLogLevel, progressLogs: false };
     const options = { gpu: false, build: 'never', maxThreads: threads, ...level } as const;
-    runtime = import('node-llama-cpp').then(({ getLlama }) => getLlama(options));
+    runtime = import('node-llama-cpp').then(async ({ getLlama, getModuleVersion }) => {
+      const started = await getLlama(options);
+      const version = `llama.cpp ${started.llamaCppRelease.release}, node-llama-cpp ${await getModuleVersion()}`;
+      recordComparison('peers', version);
+      return started;
+    });
     runtimes.set(threads, runtime);
   }
   return runtime;

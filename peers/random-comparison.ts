@@ -1,5 +1,6 @@
 // How far our log-probabilities of a random-weight model are from llama.cpp's and from exact arithmetic, over many
-// models of one format: what the suites of random weights have in common.
+// models of one format: what the suites of random weights have in common. What was compared is recorded for
+// docs/models.md, by architecture.
 
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -12,6 +13,9 @@ import { Random } from '../src/base/random.ts';
 import type { KvDtype } from '../src/graph/step.ts';
 import { loadModel } from '../src/index.ts';
 import type { LoadOptions } from '../src/index.ts';
+import { recordComparison } from '../test/comparison-record.ts';
+import { describeFile, describeRuns } from './described-file.ts';
+import type { DescribedFile } from './described-file.ts';
 import { logSoftmax, needsPeers, openLlama } from './llama.ts';
 
 export interface Format {
@@ -29,12 +33,21 @@ export interface Case {
   /** The model file. */
   readonly write: () => Uint8Array;
   readonly tokens: readonly number[];
+  /**
+   * A second text, which begins like `tokens`. Both are also read to the same lengths, in one batch, with what they
+   * have in common taken from the cache.
+   */
+  readonly branch?: readonly number[];
   readonly options: LoadOptions;
 }
 
 export const N_CTX = 128;
 /** Three key-value blocks, the last one begun. */
 const N_TOKENS = 90;
+/** Of these, what texts that begin alike have in common: two blocks. */
+const N_COMMON = 64;
+/** How far texts that begin alike are read: by one token, and by several. */
+const BRANCH_ENDS = [65, 78] as const;
 const BOS = 1;
 
 /**
@@ -79,29 +92,54 @@ export function randomTokens(seed: number, nVocab: number): number[] {
   return [BOS, ...Array.from({ length: N_TOKENS - 1 }, () => Math.floor(random.uniform() * nVocab))];
 }
 
-/** Log-probabilities of every position, from our public API. */
-async function evaluate(path: string, tokens: readonly number[], options: LoadOptions): Promise<Float32Array[]> {
-  await using model = await loadModel(path, { thread: 'inline', ...options });
-  const { nVocab } = model.info;
-  const logits = await model.logits(tokens, { all: true });
-  return tokens.map((_, i) => logSoftmax(logits.subarray(i * nVocab, (i + 1) * nVocab)));
+/** Texts of that seed: one, and another that begins like it. */
+export function branchingTokens(seed: number, nVocab: number): { tokens: number[]; branch: number[] } {
+  const [tokens, other] = [randomTokens(seed, nVocab), randomTokens(seed + 1000, nVocab)];
+  return { tokens, branch: [...tokens.slice(0, N_COMMON), ...other.slice(N_COMMON)] };
 }
 
-async function evaluateLlamaCpp(path: string, tokens: readonly number[], { kvType }: Format): Promise<Float32Array[]> {
+/** Log-probabilities of every position of the first text, and of the ends of texts that begin alike. */
+interface Evaluation {
+  readonly rows: Float32Array[];
+  /** As `ModelInfo` has it. */
+  readonly executor: string;
+}
+
+/** With our public API. */
+async function evaluate(path: string, { tokens, branch }: Case, options: LoadOptions): Promise<Evaluation> {
+  const parallel = branch === undefined ? 1 : 2 * BRANCH_ENDS.length;
+  await using model = await loadModel(path, { thread: 'inline', parallel, ...options });
+  const { nVocab, executor } = model.info;
+  const logits = await model.logits(tokens, { all: true });
+  const rows = tokens.map((_, i) => logSoftmax(logits.subarray(i * nVocab, (i + 1) * nVocab)));
+  if (branch === undefined) return { rows, executor };
+  const texts = BRANCH_ENDS.flatMap((end) => [tokens.slice(0, end), branch.slice(0, end)]);
+  const together = await Promise.all(texts.map((text) => model.logits(text)));
+  const { cachedTokens } = await model.generate(texts[1]!, { maxTokens: 1 }).result;
+  assert.equal(cachedTokens, N_COMMON);
+  return { rows: [...rows, ...together.map(logSoftmax)], executor };
+}
+
+async function evaluateLlamaCpp(path: string, { tokens, branch }: Case, { kvType }: Format): Promise<Float32Array[]> {
   const llama = await openLlama(path, { contextSize: N_CTX, kvType });
   try {
-    return await llama.logProbs(tokens);
+    const rows = await llama.logProbs(tokens);
+    if (branch === undefined) return rows;
+    const others = await llama.logProbs(branch.slice(0, Math.max(...BRANCH_ENDS)));
+    return [...rows, ...BRANCH_ENDS.flatMap((end) => [rows[end - 1]!, others[end - 1]!])];
   } finally {
     await llama.close();
   }
 }
+
+/** More digits change from machine to machine. */
+const round = (rms: number): number => Number(rms.toPrecision(3));
 
 const nameOf = ({ dtype, kvType, kind }: Format): string => `${kind ? `${kind}, ` : ''}${dtype}, ${kvType} cache`;
 
 /** What is known of a format after all its cases. */
 class Comparison {
   readonly #format: Format;
-  #nCase = 0;
   #nLogit = 0;
   #nPosition = 0;
   #nSame = 0;
@@ -109,6 +147,9 @@ class Comparison {
   #theirsSquared = 0;
   #oursKl = 0;
   #theirsKl = 0;
+  #nReused = 0;
+  readonly #executors: string[] = [];
+  readonly #files: DescribedFile[] = [];
   /** Positions at which llama.cpp's most likely token leads by more than rounding can change. */
   nDecided = 0;
   /** Of these, where ours is another. */
@@ -137,11 +178,20 @@ class Comparison {
     return this.#theirsKl / this.#nPosition;
   }
 
-  add({ label, nLayer }: Case, ours: Float32Array[], theirs: Float32Array[], exact: Float32Array[]): void {
+  add(
+    { label, nLayer, tokens }: Case,
+    file: DescribedFile,
+    ours: Evaluation,
+    theirs: Float32Array[],
+    exact: Evaluation,
+  ): void {
     const tolerance = toleranceOf(this.#format, nLayer);
-    this.#nCase++;
-    ours.forEach((row, position) => {
-      this.#addRow(row, theirs[position]!, exact[position]!, tolerance, `${label}, position ${position}`);
+    this.#files.push(file);
+    this.#executors.push(ours.executor);
+    this.#nReused += ours.rows.length - tokens.length;
+    ours.rows.forEach((row, i) => {
+      const where = i < tokens.length ? `position ${i}` : `text ${i - tokens.length} of those that begin alike`;
+      this.#addRow(row, theirs[i]!, exact.rows[i]!, tolerance, `${label}, ${where}`);
     });
   }
 
@@ -171,13 +221,34 @@ class Comparison {
     const nKept = this.nDecided - this.swapped.length;
     const columns = [
       nameOf(this.#format).padEnd(15),
-      `${this.#nCase} models`,
+      `${this.#files.length} models`,
       `rms from exact: ours ${this.oursRms.toExponential(2)}, llama.cpp ${this.theirsRms.toExponential(2)}`,
       `KL divergence: ours ${this.oursKl.toExponential(2)}, llama.cpp ${this.theirsKl.toExponential(2)}`,
       `furthest apart ${this.worst.inTolerances.toFixed(2)} tolerances`,
       `same first of ${this.#nPosition}: ${this.#nSame}, of ${this.nDecided} decided: ${nKept}`,
     ];
     return columns.join(' | ');
+  }
+
+  /** Of models of one architecture. */
+  record(): void {
+    recordComparison('models', {
+      what: this.#format.kind ?? 'random weights',
+      architecture: this.#files[0]!.architecture,
+      dtype: this.#format.dtype,
+      dtypes: [...new Set(this.#files.flatMap(({ dtypes }) => dtypes))],
+      kvType: this.#format.kvType,
+      ...describeRuns(this.#executors),
+      nModel: this.#files.length,
+      nTokens: N_TOKENS,
+      window: this.#files.find(({ window }) => window !== undefined)?.window,
+      nPosition: this.#nPosition,
+      nPositionReused: this.#nReused,
+      nTogether: this.#nReused > 0 ? 2 * BRANCH_ENDS.length : 1,
+      nDecided: this.nDecided,
+      nSame: this.nDecided - this.swapped.length,
+      rms: { ours: round(this.oursRms), theirs: round(this.theirsRms) },
+    });
   }
 }
 
@@ -203,17 +274,28 @@ function topTwo(values: Float32Array): [first: number, second: number] {
   return [first, second];
 }
 
-async function compareAll(format: Format, cases: readonly Case[], folder: string): Promise<Comparison> {
-  const comparison = new Comparison(format);
+/** All cases together, and those of each architecture. */
+interface Comparisons {
+  readonly all: Comparison;
+  readonly byArchitecture: ReadonlyMap<string, Comparison>;
+}
+
+async function compareAll(format: Format, cases: readonly Case[], folder: string): Promise<Comparisons> {
+  const all = new Comparison(format);
+  const byArchitecture = new Map<string, Comparison>();
   for (const each of cases) {
     const path = join(folder, 'random.gguf');
-    writeFileSync(path, each.write());
-    const theirs = await evaluateLlamaCpp(path, each.tokens, format);
-    const ours = await evaluate(path, each.tokens, each.options);
-    const exact = await evaluate(path, each.tokens, { kernels: 'reference' });
-    comparison.add(each, ours, theirs, exact);
+    const bytes = each.write();
+    writeFileSync(path, bytes);
+    const theirs = await evaluateLlamaCpp(path, each, format);
+    const ours = await evaluate(path, each, each.options);
+    const exact = await evaluate(path, each, { kernels: 'reference' });
+    const file = await describeFile(bytes);
+    const own = byArchitecture.get(file.architecture) ?? new Comparison(format);
+    byArchitecture.set(file.architecture, own);
+    for (const comparison of [all, own]) comparison.add(each, file, ours, theirs, exact);
   }
-  return comparison;
+  return { all, byArchitecture };
 }
 
 /** Defines the tests of a format. */
@@ -221,11 +303,15 @@ export function comparePeers(format: Format, cases: readonly Case[], nDecidedMin
   describe(`logits of random weights (${nameOf(format)})`, needsPeers(), () => {
     let folder: string;
     let comparison: Comparison;
+    let byArchitecture: Comparisons['byArchitecture'];
     before(async () => {
       folder = mkdtempSync(join(tmpdir(), 'smallmind-peers-'));
-      comparison = await compareAll(format, cases, folder);
+      ({ all: comparison, byArchitecture } = await compareAll(format, cases, folder));
     });
-    after(() => rmSync(folder, { recursive: true }));
+    after(() => {
+      rmSync(folder, { recursive: true });
+      for (const each of byArchitecture?.values() ?? []) each.record();
+    });
 
     test('are within the tolerance of llama.cpp at every position', () => {
       const { inTolerances, where } = comparison.worst;

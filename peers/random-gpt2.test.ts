@@ -2,7 +2,7 @@
 // compared with each other and with exact arithmetic (our float64 reference).
 
 import { randomGpt2Gguf } from '../test/random-model.ts';
-import { N_CTX, comparePeers, randomTokens } from './random-comparison.ts';
+import { N_CTX, branchingTokens, comparePeers } from './random-comparison.ts';
 import type { Case, Format } from './random-comparison.ts';
 
 const FORMATS: readonly Format[] = [
@@ -30,7 +30,7 @@ function casesOf({ dtype, kvType }: Format): Case[] {
         label: `seed ${seed}, ${tied ? 'tied' : 'separate'} output, ${kernels}, ${threads} thread(s)`,
         nLayer: shape.nLayer,
         write: () => randomGpt2Gguf({ ...shape, seed, dtype, tied, nCtx: N_CTX }),
-        tokens: randomTokens(seed, shape.nVocab),
+        ...branchingTokens(seed, shape.nVocab),
         options: { kernels, threads, prefillChunk, kvType },
       };
     }),

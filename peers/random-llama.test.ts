@@ -1,11 +1,11 @@
 // Random-weight llama files against llama.cpp: the same tokens into both, the log-probabilities of every position
 // compared with each other and with exact arithmetic (our float64 reference). Every format runs on every seed whose
-// heads its cache takes, with grouped and single heads, tied and separate output; each seed has a shape, a prefill
-// chunk and tokens of its own. Kernel sets and thread counts rotate, so that each shape meets all four.
+// heads its cache takes, with grouped and single heads; each seed has a shape, a prefill chunk and tokens of its own,
+// some also texts that begin alike. Tied and separate output, kernel sets and thread counts rotate.
 
 import { BLOCK_FORMATS } from '../src/base/dtype.ts';
 import { randomLlamaGguf } from '../test/random-model.ts';
-import { N_CTX, comparePeers, randomTokens } from './random-comparison.ts';
+import { N_CTX, branchingTokens, comparePeers } from './random-comparison.ts';
 import type { Case, Format } from './random-comparison.ts';
 
 /** The first has next to nothing to round, and so the sharpest eye; the others are what users get. */
@@ -18,6 +18,8 @@ const FORMATS: readonly Format[] = [
   { dtype: 'F32', kvType: 'Q8_0' },
   { dtype: 'Q8_0', kvType: 'Q8_0' },
 ];
+
+const KERNELS = ['auto', 'simd', 'strict'] as const;
 
 /** Seed 1 is the first row. `nHeadKv` is that of the grouped variant; rows of `nFf` are odd unless quantised. */
 const SHAPES = [
@@ -32,21 +34,23 @@ const SHAPES = [
 ] as const;
 
 function casesOf({ dtype, kvType }: Format): Case[] {
-  const variants = [true, false].flatMap((grouped) => [true, false].map((tied) => ({ grouped, tied })));
-  return variants.flatMap(({ grouped, tied }, variant) =>
+  return [true, false].flatMap((grouped, variant) =>
     SHAPES.flatMap(({ prefillChunk, ...shape }, i) => {
       if (shape.headDim % BLOCK_FORMATS[kvType].blockElements > 0) return [];
       const seed = i + 1;
+      const tied = (i + variant) % 2 === 0;
       const nHeadKv = grouped ? shape.nHeadKv : shape.nHead;
       const nFf = dtype === 'F32' || dtype === 'F16' ? shape.nFf + 1 : shape.nFf;
       const model = { ...shape, seed, dtype, tied, nHeadKv, nFf, nCtx: N_CTX };
-      const kernels = (variant + i) % 2 === 0 ? 'auto' : 'strict';
-      const threads = 1 + (Math.floor((variant + i) / 2) % 2);
-      const tokens = randomTokens(seed, shape.nVocab);
+      const index = 2 * i + variant;
+      const kernels = KERNELS[index % KERNELS.length]!;
+      const threads = 1 + (Math.floor(index / KERNELS.length) % 2);
+      const { tokens, branch } = branchingTokens(seed, shape.nVocab);
       const variantName = `${grouped ? 'grouped' : 'single'} heads, ${tied ? 'tied' : 'separate'} output`;
       const label = `seed ${seed}, ${variantName}, ${kernels}, ${threads} thread(s)`;
       const options = { kernels, threads, prefillChunk, kvType } as const;
-      return [{ label, nLayer: shape.nLayer, write: () => randomLlamaGguf(model), tokens, options }];
+      const write = (): Uint8Array => randomLlamaGguf(model);
+      return [{ label, nLayer: shape.nLayer, write, tokens, ...(i % 4 === 0 && { branch }), options }];
     }),
   );
 }

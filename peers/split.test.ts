@@ -6,7 +6,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { loadModel } from '../src/index.ts';
+import { recordComparison } from '../test/comparison-record.ts';
 import { partName, splitGguf } from '../test/split-gguf.ts';
+import { describeFile, describeRuns } from './described-file.ts';
 import { needsPeers, openLlama } from './llama.ts';
 
 const WHOLE = new URL('../assets/stories.gguf', import.meta.url);
@@ -22,23 +24,32 @@ before(async () => {
 });
 after(() => rmSync(folder, { recursive: true }));
 
-test('llama.cpp generates the same from the parts as from the whole', needsPeers(), async () => {
-  const texts: number[][] = [];
+test('the parts give the text of the whole, here and in llama.cpp', needsPeers(), async () => {
+  const theirs: number[][] = [];
+  const ours: (readonly number[])[] = [];
+  const executors: string[] = [];
   for (const name of ['whole.gguf', partName(0, N_PARTS)]) {
     const llama = await openLlama(join(folder, name));
-    texts.push(await llama.greedy(PROMPT, N_TOKENS));
+    theirs.push(await llama.greedy(PROMPT, N_TOKENS));
     await llama.close();
-  }
-  assert.equal(texts[0]!.length, N_TOKENS);
-  assert.deepEqual(texts[1], texts[0]);
-});
-
-test('we generate the same from the parts as from the whole', async () => {
-  const texts: (readonly number[])[] = [];
-  for (const name of ['whole.gguf', partName(0, N_PARTS)]) {
     await using model = await loadModel(join(folder, name), { thread: 'inline', threads: 1 });
-    texts.push((await model.generate(PROMPT, { temperature: 0, maxTokens: N_TOKENS }).result).tokens);
+    ours.push((await model.generate(PROMPT, { temperature: 0, maxTokens: N_TOKENS }).result).tokens);
+    executors.push(model.info.executor);
   }
-  assert.equal(texts[0]!.length, N_TOKENS);
-  assert.deepEqual(texts[1], texts[0]);
+  assert.equal(theirs[0]!.length, N_TOKENS);
+  for (const text of [...theirs, ...ours]) assert.deepEqual(text, theirs[0]);
+  const { architecture, dtypes } = await describeFile(readFileSync(WHOLE));
+  recordComparison('models', {
+    what: `the bundled model, whole and in ${N_PARTS} files`,
+    architecture,
+    dtype: dtypes[0]!,
+    dtypes,
+    kvType: 'F16',
+    ...describeRuns(executors),
+    nModel: 1,
+    nTokens: PROMPT.length + N_TOKENS,
+    nPosition: N_TOKENS,
+    nDecided: N_TOKENS,
+    nSame: N_TOKENS,
+  });
 });

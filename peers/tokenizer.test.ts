@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { Random } from '../src/base/random.ts';
 import { loadModel } from '../src/index.ts';
+import { recordComparison } from '../test/comparison-record.ts';
 import { MODELS, modelPath } from '../test/golden/golden-data.ts';
 import { randomLlamaGguf } from '../test/random-model.ts';
 import { needsShared } from '../test/shared-data.ts';
@@ -63,7 +64,8 @@ function randomTexts(alphabet: string): string[] {
 
 const PLAIN_ALPHABET = 'aabcdeeefghiijklmnoopqrsttuvwxyz     ABIOTZ0123.,?!\'"\n-';
 
-async function assertSameTokens(path: string, texts: readonly string[]): Promise<void> {
+/** Of vocabularies for SPM. */
+async function assertSameTokens(path: string, texts: readonly string[], vocabulary: string): Promise<void> {
   await using model = await loadModel(path, { thread: 'inline', threads: 1 });
   const llama = await openLlama(path, { contextSize: 64 });
   try {
@@ -77,6 +79,7 @@ async function assertSameTokens(path: string, texts: readonly string[]): Promise
   } finally {
     await llama.close();
   }
+  recordComparison('texts', { model: 'llama', vocabulary, nText: texts.length });
 }
 
 for (const file of MODELS) {
@@ -84,7 +87,7 @@ for (const file of MODELS) {
   test(`texts become the same tokens as in llama.cpp with ${file}`, options, async () => {
     const hasBytes = file.startsWith('stories260K');
     const texts = hasBytes ? [...PLAIN_TEXTS, ...BYTE_TEXTS, ...randomTexts(`${PLAIN_ALPHABET}éñ日🙂`)] : PLAIN_TEXTS;
-    await assertSameTokens(modelPath(file), [...texts, ...randomTexts(PLAIN_ALPHABET)]);
+    await assertSameTokens(modelPath(file), [...texts, ...randomTexts(PLAIN_ALPHABET)], file);
   });
 }
 
@@ -95,6 +98,7 @@ for (const nVocab of [260, 515, 2003]) {
     const path = join(folder, 'random.gguf');
     const shape = { nLayer: 1, nEmbd: 32, nHead: 2, nHeadKv: 2, nFf: 32, nCtx: 64 };
     writeFileSync(path, randomLlamaGguf({ ...shape, seed: 1, dtype: 'F32', nVocab, tied: true }));
-    await assertSameTokens(path, [...PLAIN_TEXTS, ...BYTE_TEXTS, ...randomTexts(`${PLAIN_ALPHABET}é日🙂`)]);
+    const texts = [...PLAIN_TEXTS, ...BYTE_TEXTS, ...randomTexts(`${PLAIN_ALPHABET}é日🙂`)];
+    await assertSameTokens(path, texts, `synthetic, ${nVocab} tokens`);
   });
 }

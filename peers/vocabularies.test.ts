@@ -16,6 +16,7 @@ import { createTokenizer } from '../src/tokenizer/tokenizer.ts';
 import type { Tokenizer } from '../src/tokenizer/tokenizer.ts';
 import { byteOf, readVocabulary, TOKEN_TYPE } from '../src/tokenizer/vocabulary.ts';
 import type { Vocabulary } from '../src/tokenizer/vocabulary.ts';
+import { recordComparison } from '../test/comparison-record.ts';
 import { randomLlamaGguf } from '../test/random-model.ts';
 import { readSentencePiece } from '../test/sentencepiece-model.ts';
 import { needsShared, sharedPath } from '../test/shared-data.ts';
@@ -150,14 +151,24 @@ const SPECIAL_TEXTS = [
   '<|endoftext|> <|end_of_text|>x',
 ];
 
-/** Both read the vocabulary from a file. Also that the texts come back, where the tokenizer is one that keeps them. */
-async function compareWithLlamaCpp(path: string, written: Vocabulary, texts: readonly string[], name: string) {
+/**
+ * Both read the vocabulary from a file. Also that the texts come back, where the tokenizer is one that keeps them.
+ * @param name  in the file
+ */
+async function compareWithLlamaCpp(
+  path: string,
+  written: Vocabulary,
+  texts: readonly string[],
+  name: string,
+  recordedName = name,
+): Promise<void> {
   const shape = { nLayer: 1, nEmbd: 32, nHead: 2, nHeadKv: 2, nFf: 32, nCtx: 64, nVocab: written.tokens.length };
   const bytes = randomLlamaGguf({ ...shape, seed: 1, name, dtype: 'Q8_0', tied: true, vocabulary: written });
   writeFileSync(path, bytes);
   const vocabulary = readVocabulary((await readGguf(memorySource(bytes))).metadata);
+  const { model, preTokenizer } = vocabulary;
   const tokenizer = createTokenizer(vocabulary);
-  const comesBack = ['gpt2', 'llama'].includes(vocabulary.model) && !vocabulary.spaceTakers;
+  const comesBack = ['gpt2', 'llama'].includes(model) && !vocabulary.spaceTakers;
   const llama = await openLlama(path, { contextSize: 64 });
   try {
     for (const parseSpecial of [false, true]) {
@@ -171,6 +182,7 @@ async function compareWithLlamaCpp(path: string, written: Vocabulary, texts: rea
   } finally {
     await llama.close();
   }
+  recordComparison('texts', { model, preTokenizer, vocabulary: recordedName, nText: texts.length });
 }
 
 /** What GPT-2's vocabulary was after `n` merges; loading is most of the time that the whole one takes. */
@@ -211,16 +223,17 @@ test('every pre-tokenizer cuts as the one of that name in llama.cpp, with merges
     // Names that share their rules need to be known, and a few texts tell whether the rules are the right ones.
     const some = judged.has(cut) ? texts.slice(0, 70) : texts;
     judged.add(cut);
-    await compareWithLlamaCpp(join(folder, 'random.gguf'), { ...gpt2, preTokenizer }, some, preTokenizer);
+    const vocabulary = { ...gpt2, preTokenizer };
+    await compareWithLlamaCpp(join(folder, 'random.gguf'), vocabulary, some, preTokenizer, 'GPT-2, the first merges');
   }
 });
 
 const OTHERS: Readonly<Record<string, () => Promise<Vocabulary>>> = {
-  "WordPiece with BGE's vocabulary": async () => {
+  BGE: async () => {
     const bytes = readFileSync(sharedPath('vocab', 'ggml-vocab-bert-bge.gguf'));
     return readVocabulary((await readGguf(memorySource(bytes))).metadata);
   },
-  "Unigram with SentencePiece's test model": async () =>
+  "SentencePiece's test model": async () =>
     readSentencePiece(readFileSync(sharedPath('tokenizers', 'sentencepiece', 'test_model.model'))),
 };
 
@@ -234,7 +247,7 @@ const NORMALISED = [
 ];
 
 for (const [name, load] of Object.entries(OTHERS)) {
-  test(`texts become the same tokens as in llama.cpp: ${name}`, options, async (t) => {
+  test(`texts become the same tokens as in llama.cpp with the vocabulary of ${name}`, options, async (t) => {
     const folder = mkdtempSync(join(tmpdir(), 'smallmind-peers-'));
     t.after(() => rmSync(folder, { recursive: true }));
     const special = ['a [SEP] b[CLS]', '</s>x <s>', '[UNK]', '<unk>'];

@@ -15,7 +15,7 @@ const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const FILE_SECONDS_MAX = Number(process.env.SMALLMIND_TEST_SECONDS ?? 180);
 const SLOW_FILE_SECONDS_MAX = 420;
 /** Suites that use all cores or measure: never two at a time, and never beside another. */
-const ALONE = /^(test|peers|src\/backend|src\/engine)\/|\b(allocation|golden)\b/;
+const ALONE = /^(test|src\/backend|src\/engine)\/|\b(allocation|golden)\b/;
 const LIGHT_AT_ONCE = 2;
 
 /** What node:test itself says at the end of a file. */

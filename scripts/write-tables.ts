@@ -1,17 +1,18 @@
-// Writes the tables of the documents that hold measured numbers, from the files that the benchmarks wrote, between the
-// marks `<!-- table NAME -->` and `<!-- end -->`. With --check it changes nothing and fails if a document is not as it
-// would write it.
+// Writes the tables of the documents that hold measured numbers, from the files that the benchmarks and the peer tests
+// wrote, between the marks `<!-- table NAME -->` and `<!-- end -->`. With --check it changes nothing and fails if a
+// document is not as it would write it.
 //   node scripts/write-tables.ts [--check]
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { RowPlan } from '../bench/speed.ts';
+import type { TypesFile } from '../bench/types.ts';
 import type { RuntimesFile } from '../test/runtimes/run.ts';
+import { fillMarks, table } from './docs/marks.ts';
+import { TABLES as MODEL_TABLES } from './docs/models.ts';
 
 const ROOT = new URL('..', import.meta.url);
-const DOCUMENTS = ['README.md', 'docs/performance.md', 'docs/runtimes.md'];
-
-type Cells = readonly (readonly string[])[];
+const DOCUMENTS = ['README.md', 'docs/models.md', 'docs/performance.md', 'docs/runtimes.md'];
 
 interface Tier1 {
   readonly machine: Machine;
@@ -203,6 +204,21 @@ const besideL = (name: 'strict' | 'narrow'): string =>
     ['of the read limit', ({ limitShare }) => percent(limitShare)],
   ]);
 
+function types(): string {
+  const { machine, rows } = read<TypesFile>('types');
+  const head = ['type', 'bits', 'packed', 'decode', '× L', 'GB/s', 'Q8_0', 'share', 'cached', 'ceiling'];
+  const cells = rows.map(({ dtype, bits, packedBits, decode, decodeGBs, q8GBs, share, cachedGWeights, L }) => {
+    const numbers = [bits, packedBits, decode, L?.ratio, decodeGBs, q8GBs].map((x) =>
+      x === undefined ? '' : short(x),
+    );
+    const byCompute = (2 * cachedGWeights * bits) / 8 / q8GBs;
+    return [dtype, ...numbers, percent(share), short(cachedGWeights), percent(Math.min(bits / packedBits, byCompute))];
+  });
+  const nRuns = [...new Set(rows.map((row) => row.nRuns))].join(' or ');
+  const note = `Tokens a second with 2 threads, medians of ${nRuns} interleaved runs. L: llama.cpp driven from C.`;
+  return `${table([head, ...cells])}\n\n${note} ${machineOf(machine)}; \`npm run bench:types\`.`;
+}
+
 function browser(): string {
   const { machine, browser: name, peer, model, nPrompt, nGenerate, nRuns, rows } = read<BrowserFile>('browser');
   const spread = ({ median, min, max }: Spread): string => `${short(median)} (${short(min)}–${short(max)})`;
@@ -256,11 +272,6 @@ function runtimeChecks(): string {
   return table([['', ...all.map(({ name }) => name)], ...cells]);
 }
 
-function table([head, ...rows]: Cells): string {
-  const line = (cells: readonly string[]): string => `| ${cells.join(' | ')} |`;
-  return [line(head!), line(head!.map(() => '---')), ...rows.map(line)].join('\n');
-}
-
 const TABLES: Readonly<Record<string, () => string>> = {
   tier1,
   sweep,
@@ -270,26 +281,25 @@ const TABLES: Readonly<Record<string, () => string>> = {
   sequences,
   narrow: () => besideL('narrow'),
   strict: () => besideL('strict'),
+  types,
   browser,
   load,
   runtimes,
   runtimeChecks,
+  ...MODEL_TABLES,
 };
 /** Formatting pads the cells of a table. */
 const squeeze = (text: string): string => text.replace(/ +/g, ' ').replace(/-{3,}/g, '---');
 
 let nStale = 0;
 const written = new Set<string>();
+const tables = Object.fromEntries(
+  Object.entries(TABLES).map(([name, write]) => [name, () => (written.add(name), write())]),
+);
 for (const document of DOCUMENTS) {
   const path = fileURLToPath(new URL(document, ROOT));
   const before = readFileSync(path, 'utf8');
-  const after = before.replace(
-    /(<!-- table (\w+) -->\n)[^]*?(<!-- end -->)/g,
-    (_, begin: string, name: string, end) => {
-      written.add(name);
-      return `${begin}\n${TABLES[name]!()}\n\n${end}`;
-    },
-  );
+  const after = fillMarks(before, tables);
   if (squeeze(before) === squeeze(after)) continue;
   nStale++;
   if (process.argv.includes('--check')) console.error(`${document} is not what the measured files say`);

@@ -7,9 +7,11 @@ import { chooseVariant } from './backend/wasm/probe.ts';
 import { SmallMindError, fromErrorRecord, toErrorRecord } from './base/errors.ts';
 import type { Program } from './graph/plan.ts';
 import { KV_BLOCK_SIZE } from './graph/step.ts';
-import type { ProgramLimits } from './graph/step.ts';
+import type { OutputKind, ProgramLimits } from './graph/step.ts';
 import type { Graph } from './graph/tensor.ts';
-import type { ModelDefinition } from './models/model.ts';
+import type { ProgramOutput } from './engine/engine.ts';
+import { outputsOf } from './models/model.ts';
+import type { HyperParameters, ModelDefinition } from './models/model.ts';
 import type { ResolvedLoadOptions } from './options.ts';
 
 /** Logits are kept for at most so many bytes of rows a step; long vocabularies get fewer rows. */
@@ -17,42 +19,73 @@ const LOGITS_BYTES_MAX = 16 << 20;
 /** Of the free memory, what a model may take that is to fit: the rest is the program's own and everybody else's. */
 const FREE_SHARE = 0.9;
 
-/** What a context of `nCtx` tokens is planned for. */
-export function limitsFor(
-  { hyperParameters: { nVocab } }: ModelDefinition,
-  options: ResolvedLoadOptions,
-  nCtx: number,
-): ProgramLimits {
-  const nTokensMax = Math.min(nCtx * options.parallel, Math.max(options.prefillChunk, options.parallel));
-  const nRowsMax = Math.max(1, Math.floor(LOGITS_BYTES_MAX / (4 * nVocab)));
+/** Texts that are evaluated beside each other where each has to be evaluated whole. */
+const WHOLE_TEXTS_MIN = 32;
+
+/** The programs of a model for one context. */
+export interface ProgramSet {
+  /** Of the first program. */
+  readonly limits: ProgramLimits;
+  readonly graphs: readonly Graph[];
+  /** What each of them gives. */
+  readonly outputs: readonly ProgramOutput[];
+}
+
+/** Builds what a context of `nCtx` tokens is planned for. @throws what building a graph throws */
+export function buildPrograms(definition: ModelDefinition, options: ResolvedLoadOptions, nCtx: number): ProgramSet {
+  const p = definition.hyperParameters;
+  const kinds = outputsOf(p);
+  const limits = kinds.map((kind) => limitsFor(p, kind, options, nCtx));
   return {
-    nTokensMax,
-    nOutputMax: Math.max(options.parallel, Math.min(nTokensMax, nRowsMax)),
-    nSeqMax: options.parallel,
-    nCtx,
-    nKvBlock: options.parallel * Math.ceil(nCtx / KV_BLOCK_SIZE),
-    kvDtype: options.kvType,
+    limits: limits[0]!,
+    graphs: kinds.map((kind, i) => definition.buildGraph(limits[i]!, kind)),
+    outputs: kinds.map((kind, i) => ({
+      kind,
+      nRowsMax: limits[i]!.nOutputMax,
+      columns: kind === 'logits' ? p.nVocab : p.nEmbd,
+    })),
   };
 }
 
-/** The program that loading a graph would make, and its memory; `error` where that is more than WebAssembly has. */
+function limitsFor(
+  { nVocab, isCausal }: HyperParameters,
+  kind: OutputKind,
+  { parallel, prefillChunk, kvType }: ResolvedLoadOptions,
+  nCtx: number,
+): ProgramLimits {
+  const nSeqMax = isCausal ? parallel : Math.max(parallel, WHOLE_TEXTS_MIN);
+  const nTokensMax = Math.min(nCtx * nSeqMax, Math.max(prefillChunk, isCausal ? parallel : nCtx));
+  const nRowsMax = kind === 'logits' ? Math.max(1, Math.floor(LOGITS_BYTES_MAX / (4 * nVocab))) : Infinity;
+  const nBlockPerSeq = Math.ceil(nCtx / KV_BLOCK_SIZE);
+  return {
+    nTokensMax,
+    nOutputMax: Math.max(parallel, Math.min(nTokensMax, nRowsMax)),
+    nSeqMax,
+    nCtx,
+    // Whole texts have no past: what a step can hold, each in blocks of its own.
+    nKvBlock: isCausal ? parallel * nBlockPerSeq : Math.floor(nTokensMax / KV_BLOCK_SIZE) + nSeqMax,
+    kvDtype: kvType,
+  };
+}
+
+/** The programs that loading would make, and their memory; `error` where that is more than WebAssembly has. */
 interface LoadingPlan {
-  readonly program: Program;
+  readonly programs: readonly Program[];
   readonly sizeBytes: number;
   readonly error?: SmallMindError;
 }
 
 /** @throws {UnsupportedError} as loading, but for too much memory */
-export function planLoading(graph: Graph, options: ResolvedLoadOptions, nThreads: number): LoadingPlan {
+export function planLoading(graphs: readonly Graph[], options: ResolvedLoadOptions, nThreads: number): LoadingPlan {
   const variant = chooseVariant(options.kernels === 'reference' ? 'auto' : options.kernels);
-  const program = planForWasm(graph, options, variant);
+  const programs = graphs.map((graph) => planForWasm(graph, options, variant));
   try {
-    return { program, sizeBytes: layOutMemory([program], nThreads).sizeBytes };
+    return { programs, sizeBytes: layOutMemory(programs, nThreads).sizeBytes };
   } catch (error) {
     if (!(error instanceof SmallMindError)) throw error;
     const { neededBytes: sizeBytes } = error.details;
     if (typeof sizeBytes !== 'number') throw error;
-    return { program, sizeBytes, error };
+    return { programs, sizeBytes, error };
   }
 }
 
@@ -97,8 +130,8 @@ export function largestContext(
 
 /** Infinity for what no memory of WebAssembly can hold. */
 function neededBytes(definition: ModelDefinition, options: ResolvedLoadOptions, nCtx: number): number {
-  const graph = definition.buildGraph(limitsFor(definition, options, nCtx));
-  const { sizeBytes, error } = planLoading(graph, options, options.threads ?? 1);
+  const { graphs } = buildPrograms(definition, options, nCtx);
+  const { sizeBytes, error } = planLoading(graphs, options, options.threads ?? 1);
   return error ? Infinity : sizeBytes;
 }
 

@@ -1,6 +1,7 @@
 // The public API: load a model, generate text with it.
 
 import { platform } from '#platform';
+import { ShapeError } from './base/errors.ts';
 import type { ModelHost } from './local-model.ts';
 import { Model } from './model.ts';
 import { resolveLoadOptions } from './options.ts';
@@ -58,6 +59,29 @@ export type {
   TokenLogprob,
   ChosenLogprob,
 } from './options.ts';
+// #endregion
+
+// #region Embed
+/**
+ * How alike two vectors are in their direction: 1 for the same, 0 for none at all, -1 for opposite ones. 0 where one of
+ * them is zero.
+ * @throws {ShapeError} for vectors of different lengths
+ */
+export function cosineSimilarity(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  if (a.length !== b.length) {
+    throw new ShapeError(`vectors to compare expected the same length, got ${a.length} and ${b.length}`);
+  }
+  let [dot, aa, bb] = [0, 0, 0];
+  for (let i = 0; i < a.length; i++) {
+    dot += a[i]! * b[i]!;
+    aa += a[i]! ** 2;
+    bb += b[i]! ** 2;
+  }
+  return dot === 0 ? 0 : dot / Math.sqrt(aa * bb);
+}
+
+export type { EmbedOptions, EmbeddingResult, Embedding, Pooling } from './options.ts';
+export type { EmbeddingInput } from './local-embedding.ts';
 // #endregion
 
 // #region Talk

@@ -129,8 +129,8 @@ async function planMemory(
   options: ResolvedLoadOptions,
 ): Promise<Pick<ModelFileInfo, 'memory' | 'problem'>> {
   try {
-    const { graph, limits, nThreads } = await prepareModel(gguf, options);
-    const { error, ...memory } = memoryNeeds(graph, limits, options, nThreads);
+    const { graphs, limits, nThreads } = await prepareModel(gguf, options);
+    const { error, ...memory } = memoryNeeds(graphs, limits, options, nThreads);
     if (error) throw error;
     return { memory };
   } catch (error) {

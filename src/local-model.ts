@@ -12,20 +12,27 @@ import { OptionError, SmallMindError, UnsupportedError } from './base/errors.ts'
 import { ChatFormat, readTemplates } from './chat/format.ts';
 import type { FormatRequest } from './chat/format.ts';
 import type { ChatPrompt } from './chat/prompt.ts';
-import { contextSizeOf, limitsFor, withFittingContext } from './context-size.ts';
+import { buildPrograms, contextSizeOf, withFittingContext } from './context-size.ts';
+import type { ProgramSet } from './context-size.ts';
 import { Engine } from './engine/engine.ts';
-import type { Sequence } from './engine/sequence.ts';
+import type { EngineRequest, Sequence } from './engine/sequence.ts';
 import type { ProgramLimits } from './graph/step.ts';
-import type { Graph } from './graph/tensor.ts';
 import { getTensor, readGguf } from './gguf/reader.ts';
 import type { Gguf } from './gguf/reader.ts';
+import { LocalEmbedding } from './local-embedding.ts';
+import type { EmbeddingInput } from './local-embedding.ts';
 import { LocalRun } from './local-run.ts';
-import type { ModelDefinition } from './models/model.ts';
+import { requireOutput } from './models/model.ts';
+import type { HyperParameters, ModelDefinition } from './models/model.ts';
 import { defineModel } from './models/registry.ts';
+import { POOLINGS } from './options.ts';
 import type {
+  EmbeddingResult,
   GenerateResult,
   LoadProgressEvent,
   ModelInfo,
+  Pooling,
+  ResolvedEmbedOptions,
   ResolvedGenerateOptions,
   ResolvedLoadOptions,
 } from './options.ts';
@@ -34,10 +41,10 @@ import { createTokenizer } from './tokenizer/tokenizer.ts';
 import type { EncodeOptions, Tokenizer } from './tokenizer/tokenizer.ts';
 import { readVocabulary } from './tokenizer/vocabulary.ts';
 
-/** A running generation, as hosts of models report it. */
-export interface HostedRun {
-  readonly result: Promise<GenerateResult>;
-  /** Ends it before its next step; `result` then has the finish reason `abort`. */
+/** A running generation, or embedding, as hosts of models report it. */
+export interface HostedRun<Result = GenerateResult> {
+  readonly result: Promise<Result>;
+  /** Ends it before its next step: a generation has the finish reason `abort`, an embedding rejects. */
   abort(): void;
 }
 
@@ -55,6 +62,7 @@ export interface ModelHost {
   detokenize(tokens: readonly number[]): Promise<string>;
   /** A conversation as the model's template puts it. */
   prompt(request: FormatRequest): Promise<ChatPrompt>;
+  embed(texts: readonly EmbeddingInput[], options: ResolvedEmbedOptions): HostedRun<EmbeddingResult>;
   /** f32[n, nVocab] for every position, or f32[nVocab] for the last. */
   logits(tokens: readonly number[], all: boolean): Promise<Float32Array>;
   close(): Promise<void>;
@@ -79,6 +87,7 @@ export class LocalModel implements ModelHost {
   readonly thread = 'inline';
   readonly engine: Engine;
   readonly tokenizer: Tokenizer;
+  readonly #parameters: HyperParameters;
   readonly #format: ChatFormat;
   readonly #executor: Executor;
   readonly #stopTokens: ReadonlySet<number>;
@@ -88,13 +97,14 @@ export class LocalModel implements ModelHost {
 
   private constructor(
     info: ModelInfo,
-    { tokenizer, format }: PreparedModel,
+    { definition, tokenizer, format }: PreparedModel,
     executor: Executor,
     engine: Engine,
     { pause = platform.yieldToEvents }: LoadHooks,
   ) {
     this.#pause = pause;
     this.info = info;
+    this.#parameters = definition.hyperParameters;
     this.tokenizer = tokenizer;
     this.#format = format;
     this.engine = engine;
@@ -112,10 +122,10 @@ export class LocalModel implements ModelHost {
       opened = gguf.source;
       hooks.onHead?.(gguf);
       const prepared = await prepareModel(gguf, options);
-      const { definition, limits } = prepared;
+      const { definition, limits, outputs } = prepared;
       const created = await createExecutor(gguf, prepared, options, hooks);
       const executor = hooks.wrapExecutor?.(created) ?? created;
-      const engine = new Engine(executor, limits, definition.hyperParameters.nVocab);
+      const engine = new Engine(executor, limits, { ...definition.hyperParameters, outputs });
       const info = describe(gguf, definition, executor, limits, performance.now() - startMs);
       return new LocalModel(info, prepared, executor, engine, hooks);
     } finally {
@@ -129,11 +139,12 @@ export class LocalModel implements ModelHost {
     onPiece: (text: string) => void,
   ): HostedRun {
     this.#requireOpen();
+    requireOutput('logits', this.#parameters);
     const tokens = typeof prompt === 'string' ? this.tokenizer.encode(prompt, options) : prompt;
     const { nCtx } = this.engine.limits;
     const run = new LocalRun(this.tokenizer, nCtx, tokens, options, onPiece);
     const { maxTimeMs, contextKeep } = options;
-    const sequence = this.engine.start({
+    const sequence = this.#start({
       tokens,
       nGenerateMax: options.maxTokens ?? (contextKeep === undefined ? nCtx : Infinity),
       sampler: run.sampler,
@@ -144,8 +155,24 @@ export class LocalModel implements ModelHost {
       onFinish: (reason, ended) => run.onFinish(reason, ended),
       onError: (error) => run.reject(error),
     });
-    this.#pump();
     return { result: run.result, abort: () => this.#abort(sequence) };
+  }
+
+  embed(texts: readonly EmbeddingInput[], options: ResolvedEmbedOptions): HostedRun<EmbeddingResult> {
+    this.#requireOpen();
+    const pooling = options.pooling ?? this.info.pooling;
+    if (pooling === undefined) {
+      throw new UnsupportedError(
+        'UNSUPPORTED_FEATURE',
+        `this model's file wants vectors pooled in a way that is not supported (a reranker's, perhaps); ` +
+          `supported: ${POOLINGS.join(', ')}, with the option "pooling"`,
+      );
+    }
+    const { nEmbd } = this.#parameters;
+    const { engine, tokenizer } = this;
+    const start = (request: EngineRequest): Sequence => this.#start(request);
+    const model = { engine, tokenizer, nEmbd, start, pause: () => platform.yieldToEvents() };
+    return new LocalEmbedding(model, texts, options, pooling);
   }
 
   async tokenize(text: string, options: EncodeOptions = {}): Promise<number[]> {
@@ -169,19 +196,19 @@ export class LocalModel implements ModelHost {
 
   async logits(tokens: readonly number[], all: boolean): Promise<Float32Array> {
     this.#requireOpen();
+    requireOutput('logits', this.#parameters);
     const { nVocab } = this.engine;
     // More tokens than the context holds are refused below.
     const rows = allocateRows(all ? Math.min(tokens.length, this.engine.limits.nCtx) : 1, nVocab);
     await new Promise<void>((resolve, reject) => {
-      this.engine.start({
+      this.#start({
         tokens,
         nGenerateMax: 0,
-        wantsLogits: all ? 'all' : 'last',
-        onLogits: (position, logits) => rows.set(logits, all ? position * nVocab : 0),
+        wantsRows: all ? 'all' : 'last',
+        onRow: (position, logits) => rows.set(logits, all ? position * nVocab : 0),
         onFinish: () => resolve(),
         onError: reject,
       });
-      this.#pump();
     });
     return rows;
   }
@@ -191,6 +218,13 @@ export class LocalModel implements ModelHost {
     this.#isClosed = true;
     this.engine.failAll(closedError());
     await this.#executor.close();
+  }
+
+  #start(request: EngineRequest): Sequence {
+    this.#requireOpen();
+    const sequence = this.engine.start(request);
+    this.#pump();
+    return sequence;
   }
 
   #abort(sequence: Sequence): void {
@@ -234,12 +268,10 @@ function allocateRows(nRows: number, nVocab: number): Float32Array {
 const closedError = (): SmallMindError => new SmallMindError('MODEL_CLOSED', 'the model is closed; load it again');
 
 /** What is made of a file's head, before any weight is read. */
-export interface PreparedModel {
+export interface PreparedModel extends ProgramSet {
   readonly definition: ModelDefinition;
   readonly tokenizer: Tokenizer;
   readonly format: ChatFormat;
-  readonly limits: ProgramLimits;
-  readonly graph: Graph;
   readonly nThreads: number;
 }
 
@@ -250,15 +282,14 @@ export async function prepareModel(gguf: Gguf, options: ResolvedLoadOptions): Pr
   const tokenizer = createTokenizer(vocabulary);
   const format = new ChatFormat(tokenizer, readTemplates(gguf.metadata, vocabulary.tokens));
   requireVocabulary(gguf, definition, tokenizer);
-  const limits = limitsFor(definition, options, contextSizeOf(definition, options));
-  const graph = definition.buildGraph(limits);
-  const nThreads = options.threads ?? chooseThreads(weightBytesPerToken(graph)).threads;
-  requireKernels(gguf, graph);
-  return { definition, tokenizer, format, limits, graph, nThreads };
+  const programs = buildPrograms(definition, options, contextSizeOf(definition, options));
+  const nThreads = options.threads ?? chooseThreads(weightBytesPerToken(programs.graphs[0]!)).threads;
+  requireKernels(gguf, programs);
+  return { definition, tokenizer, format, nThreads, ...programs };
 }
 
-function requireKernels(gguf: Gguf, graph: Graph): void {
-  for (const { op, name, dtype } of graph.nodes) {
+function requireKernels(gguf: Gguf, { graphs }: ProgramSet): void {
+  for (const { op, name, dtype } of graphs.flatMap(({ nodes }) => nodes)) {
     if (op !== 'weight' || RUNNABLE_DTYPES.includes(dtype as DType)) continue;
     throw new UnsupportedError(
       'UNSUPPORTED_DTYPE',
@@ -279,7 +310,7 @@ function requireVocabulary(gguf: Gguf, { hyperParameters }: ModelDefinition, tok
 
 async function createExecutor(
   gguf: Gguf,
-  { definition, graph, nThreads }: PreparedModel,
+  { definition, graphs, nThreads }: PreparedModel,
   options: ResolvedLoadOptions,
   { onProgress, isAborted }: LoadHooks,
 ): Promise<Executor> {
@@ -290,10 +321,10 @@ async function createExecutor(
     },
   };
   const report = (loadedBytes: number, totalBytes: number): void => onProgress?.({ loadedBytes, totalBytes });
-  if (options.kernels === 'reference') return ReferenceExecutor.create(graph, source, report);
+  if (options.kernels === 'reference') return ReferenceExecutor.create(graphs, source, report);
   const { kernels, activations } = options;
   try {
-    return await WasmExecutor.create(graph, source, { kernels, activations, nThreads, onProgress: report });
+    return await WasmExecutor.create(graphs, source, { kernels, activations, nThreads, onProgress: report });
   } catch (error) {
     throw withFittingContext(error, definition, options);
   }
@@ -306,7 +337,7 @@ function describe(
   limits: ProgramLimits,
   loadMs: number,
 ): ModelInfo {
-  const { architecture, nVocab, nEmbd, nLayer, nCtxTrain } = hyperParameters;
+  const { architecture, nVocab, nEmbd, nLayer, nCtxTrain, isCausal } = hyperParameters;
   return {
     architecture,
     name: gguf.metadata.getString('general.name', ''),
@@ -316,11 +347,21 @@ function describe(
     nLayer,
     nCtxTrain,
     nCtx: limits.nCtx,
+    canGenerate: isCausal,
+    pooling: readPooling(gguf, hyperParameters),
     memoryBytes: executor.memoryBytes,
     threads: executor.nThreads,
     executor: executor.description,
     loadMs,
   };
+}
+
+/** By the number in the file; 0 means that there is none. */
+const POOLING_TYPES: readonly (Pooling | undefined)[] = [undefined, 'mean', 'cls', 'last'];
+
+function readPooling({ metadata }: Gguf, { architecture, isCausal }: HyperParameters): Pooling | undefined {
+  const type = metadata.getNumber(`${architecture}.pooling_type`, 0);
+  return type === 0 ? (isCausal ? 'last' : 'mean') : POOLING_TYPES[type];
 }
 
 export function countParameters(gguf: Gguf): number {

@@ -2,10 +2,10 @@
 // for contexts of several sizes and each type of the key-value cache, and the largest context that fits.
 
 import { platform } from '#platform';
-import { leafBytes } from './backend/wasm/memory.ts';
+import { distinctLeaves, leafBytes } from './backend/wasm/memory.ts';
 import { kernelsOf } from './backend/wasm/kernels/table.ts';
 import { SmallMindError } from './base/errors.ts';
-import { fittingBytes, largestContext, limitsFor, planLoading } from './context-size.ts';
+import { buildPrograms, fittingBytes, largestContext, planLoading } from './context-size.ts';
 import { KV_DTYPES } from './graph/step.ts';
 import type { KvDtype, ProgramLimits } from './graph/step.ts';
 import type { Graph, Tensor } from './graph/tensor.ts';
@@ -110,8 +110,8 @@ function estimateCache(
   const { kvType } = options;
   try {
     const contexts = sizes.map((nCtx) => {
-      const limits = limitsFor(definition, options, nCtx);
-      const { error, ...needs } = memoryNeeds(definition.buildGraph(limits), limits, options, options.threads);
+      const { graphs, limits } = buildPrograms(definition, options, nCtx);
+      const { error, ...needs } = memoryNeeds(graphs, limits, options, options.threads);
       return { ...needs, fits: !error && needs.totalBytes <= limitBytes };
     });
     return { kvType, contexts, nCtxFit: largestContext(definition, options, limitBytes) ?? 0 };
@@ -122,19 +122,19 @@ function estimateCache(
 }
 
 /**
- * What loading a graph would take. `error` where that is more than WebAssembly has.
+ * What loading a model's graphs would take. `error` where that is more than WebAssembly has.
  * @throws {UnsupportedError} as loading
  */
 export function memoryNeeds(
-  graph: Graph,
+  graphs: readonly Graph[],
   { nCtx }: ProgramLimits,
   options: ResolvedLoadOptions,
   nThreads: number,
 ): MemoryNeeds & { readonly error?: SmallMindError } {
-  const { program, sizeBytes: totalBytes, error } = planLoading(graph, options, nThreads);
-  kernelsOf([program]);
+  const { programs, sizeBytes: totalBytes, error } = planLoading(graphs, options, nThreads);
+  kernelsOf(programs);
   const bytesOf = (op: Tensor['op']): number =>
-    program.leaves.reduce((sum, leaf) => sum + (leaf.op === op ? leafBytes(leaf) : 0), 0);
+    distinctLeaves(programs).reduce((sum, leaf) => sum + (leaf.op === op ? leafBytes(leaf) : 0), 0);
   const [weightsBytes, kvBytes, constantsBytes] = [bytesOf('weight'), bytesOf('state'), bytesOf('constant')];
   const workBytes = totalBytes - weightsBytes - kvBytes - constantsBytes;
   return { nCtx, weightsBytes, kvBytes, constantsBytes, workBytes, totalBytes, ...(error && { error }) };

@@ -5,13 +5,16 @@ import { requireMessages } from './chat/messages.ts';
 import type { ChatMessage } from './chat/messages.ts';
 import type { ChatPrompt } from './chat/prompt.ts';
 import { Generation } from './generation.ts';
+import type { EmbeddingInput } from './local-embedding.ts';
 import type { ModelHost } from './local-model.ts';
 import {
   requireNoFunctions,
   requireText,
+  requireTexts,
   requireTokens,
   resolveApplyTemplateOptions,
   resolveCount,
+  resolveEmbedOptions,
   resolveEncodeOptions,
   resolveGenerateOptions,
   resolveLogitsOptions,
@@ -19,6 +22,8 @@ import {
 import type {
   ApplyTemplateOptions,
   ChatOptions,
+  EmbedOptions,
+  EmbeddingResult,
   GenerateManyOptions,
   GenerateOptions,
   LogitsOptions,
@@ -74,6 +79,37 @@ export class Model implements AsyncDisposable {
     const n = resolveCount(options);
     const { seed } = resolveGenerateOptions(options).sampler;
     return Array.from({ length: n }, (_, i) => this.generate(prompt, { ...options, seed: seed + i }));
+  }
+
+  /**
+   * Makes a vector of each text, f32[nEmbd]: the last hidden states of its tokens, pooled. Texts are evaluated beside
+   * each other: by encoders up to 32, by models that generate text as many as they were loaded for with `parallel`.
+   * @param texts  a text, or several; each may be given as token ids, which are then taken as they are
+   * @throws {SmallMindError} CONTEXT_FULL for a text that the context does not hold, {OptionError} INVALID_OPTION,
+   *   {UnsupportedError} UNSUPPORTED_FEATURE for a file that wants another pooling (a reranker's)
+   * @example
+   * import { cosineSimilarity, loadModel } from 'smallmind';
+   *
+   * await using model = await loadModel('MODEL.gguf');
+   * const { data, usage } = await model.embed(['The cat sleeps.', 'A cat is asleep.']);
+   * console.log(cosineSimilarity(data[0]!.embedding, data[1]!.embedding), usage);
+   */
+  async embed(texts: string | readonly EmbeddingInput[], options: EmbedOptions = {}): Promise<EmbeddingResult> {
+    requireTexts(texts);
+    const resolved = resolveEmbedOptions(options);
+    const { signal } = options;
+    signal?.throwIfAborted();
+    const run = this.#host.embed(typeof texts === 'string' ? [texts] : texts, resolved);
+    const abort = (): void => run.abort();
+    signal?.addEventListener('abort', abort, { once: true });
+    try {
+      return await run.result;
+    } catch (error) {
+      signal?.throwIfAborted();
+      throw error;
+    } finally {
+      signal?.removeEventListener('abort', abort);
+    }
   }
 
   /** Token ids of `text`, with BOS or EOS as the model wants them unless `addSpecial` is false. */

@@ -165,6 +165,55 @@ export interface ChatOptions extends TemplateOptions {
   contextFull?: 'forget' | 'stop';
 }
 
+export const POOLINGS = ['mean', 'cls', 'last'] as const;
+
+/** How the vectors of a text's tokens become one: their mean, the first one (BERT's [CLS]), or the last one. */
+export type Pooling = (typeof POOLINGS)[number];
+
+/** How texts become vectors. */
+export interface EmbedOptions extends EncodeOptions {
+  /** Default: what the file says; where it says nothing, `last` for models that generate text and `mean` for others. */
+  pooling?: Pooling;
+  /** Whether vectors have length 1, so that the dot product of two is their cosine similarity. Default true. */
+  normalize?: boolean;
+  /**
+   * Whether a text that is longer than the context is cut to its first tokens, and the end token that the model puts
+   * behind a text. Default false: it is refused.
+   */
+  truncate?: boolean;
+  /** Aborts: `embed` then rejects with its reason. */
+  signal?: AbortSignal;
+}
+
+/** `EmbedOptions` checked and filled in; crosses to the worker. */
+export interface ResolvedEmbedOptions extends Required<EncodeOptions> {
+  readonly pooling: Pooling | undefined;
+  readonly normalize: boolean;
+  readonly truncate: boolean;
+}
+
+/** The vector of one text. */
+export interface Embedding {
+  /** Which text, from 0 on. */
+  readonly index: number;
+  /** f32[nEmbd] */
+  readonly embedding: Float32Array;
+  /** Tokens that were evaluated, those that the model puts around a text included. */
+  readonly promptTokens: number;
+  /** With the option `truncate`: whether the text was longer than the context. */
+  readonly isTruncated: boolean;
+}
+
+/** The vectors of texts. */
+export interface EmbeddingResult {
+  /** One a text, in their order. */
+  readonly data: readonly Embedding[];
+  /** Tokens of all texts; nothing is generated, so that both are the same. */
+  readonly usage: { readonly promptTokens: number; readonly totalTokens: number };
+  /** By which they were made. */
+  readonly pooling: Pooling;
+}
+
 /** Which logits `model.logits` gives. */
 export interface LogitsOptions {
   /** Logits after every token and not only the last. Default false. */
@@ -255,6 +304,10 @@ export interface ModelInfo {
   readonly nCtxTrain: number;
   /** Context that it was loaded with. */
   readonly nCtx: number;
+  /** Whether it generates text. Models like BERT, whose tokens attend to what follows them, only make embeddings. */
+  readonly canGenerate: boolean;
+  /** How it makes embeddings unless told; undefined where the file asks for something that is not supported. */
+  readonly pooling: Pooling | undefined;
   /** Bytes held for weights, key-value cache and work areas. */
   readonly memoryBytes: number;
   /** Threads that compute. */
@@ -436,6 +489,29 @@ function resolveTemplateOptions(options: TemplateOptions): TemplateOptions {
   if (templateOptions !== undefined) requireObject('templateOptions', templateOptions);
   if (tools !== undefined && !Array.isArray(tools)) refuse('tools', 'an array of tools', tools);
   return { template, templateOptions, tools };
+}
+
+/** @throws {OptionError} naming the option and its value */
+export function resolveEmbedOptions(options: EmbedOptions): ResolvedEmbedOptions {
+  requireObject('options', options);
+  requireSignal(options.signal);
+  const { pooling } = options;
+  return {
+    pooling: pooling === undefined ? undefined : choice<Pooling>('pooling', pooling, 'mean', POOLINGS),
+    normalize: boolean('normalize', options.normalize, true),
+    truncate: boolean('truncate', options.truncate, false),
+    ...resolveEncodeOptions(options),
+  };
+}
+
+/** A text, or several, each as text or as token ids. @throws {OptionError} naming the one that is neither */
+export function requireTexts(value: unknown): void {
+  if (typeof value === 'string') return;
+  if (!Array.isArray(value)) refuse('texts', 'a text or an array of texts', value);
+  for (const [i, item] of value.entries()) {
+    const isIds = Array.isArray(item) && item.every((id) => Number.isInteger(id) && id >= 0);
+    if (typeof item !== 'string' && !isIds) refuse(`texts[${i}]`, 'a text, or an array of token ids', item);
+  }
 }
 
 /** @throws {OptionError} naming the option and its value */

@@ -8,8 +8,15 @@ import type { FormatRequest } from './chat/format.ts';
 import type { ChatPrompt } from './chat/prompt.ts';
 import type { WorkerHandle } from './base/platform.ts';
 import type { SourceLender } from './lent-source.ts';
+import type { EmbeddingInput } from './local-embedding.ts';
 import type { HostedRun, LoadHooks, ModelHost } from './local-model.ts';
-import type { GenerateResult, ModelInfo, ResolvedGenerateOptions, ResolvedLoadOptions } from './options.ts';
+import type {
+  EmbeddingResult,
+  ModelInfo,
+  ResolvedEmbedOptions,
+  ResolvedGenerateOptions,
+  ResolvedLoadOptions,
+} from './options.ts';
 import type { EncodeOptions } from './tokenizer/tokenizer.ts';
 import type { FromWorker, PostedSource, RequestType, Requests, ToWorker } from './worker-protocol.ts';
 
@@ -165,9 +172,12 @@ export class RemoteModel implements ModelHost {
     const { id, answer } = this.#request('generate', args, (event) => {
       if (event.type === 'piece') onPiece(event.text);
     });
-    const result: Promise<GenerateResult> = answer;
-    result.catch(() => {});
-    return { result, abort: () => this.#worker.post({ id, type: 'abort' }) };
+    return this.#running(id, answer);
+  }
+
+  embed(texts: readonly EmbeddingInput[], options: ResolvedEmbedOptions): HostedRun<EmbeddingResult> {
+    const { id, answer } = this.#request('embed', { model: this.#model, texts, options });
+    return this.#running(id, answer);
   }
 
   async tokenize(text: string, options: EncodeOptions): Promise<number[]> {
@@ -200,6 +210,11 @@ export class RemoteModel implements ModelHost {
     } finally {
       await this.#worker.release();
     }
+  }
+
+  #running<Result>(id: number, result: Promise<Result>): HostedRun<Result> {
+    result.catch(() => {});
+    return { result, abort: () => this.#worker.post({ id, type: 'abort' }) };
   }
 
   #request<T extends RequestType>(type: T, args: Requests[T]['args'], onEvent?: (event: FromWorker) => void) {

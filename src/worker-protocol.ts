@@ -5,11 +5,14 @@
 import type { ErrorRecord } from './base/errors.ts';
 import type { FormatRequest } from './chat/format.ts';
 import type { ChatPrompt } from './chat/prompt.ts';
+import type { EmbeddingInput } from './local-embedding.ts';
 import type { LentSource, SourceAnswer, SourceQuestion } from './lent-source.ts';
 import type {
+  EmbeddingResult,
   GenerateResult,
   LoadProgressEvent,
   ModelInfo,
+  ResolvedEmbedOptions,
   ResolvedGenerateOptions,
   ResolvedLoadOptions,
 } from './options.ts';
@@ -30,6 +33,10 @@ export interface Requests {
     args: { model: number; prompt: string | readonly number[]; options: ResolvedGenerateOptions };
     answer: GenerateResult;
   };
+  embed: {
+    args: { model: number; texts: readonly EmbeddingInput[]; options: ResolvedEmbedOptions };
+    answer: EmbeddingResult;
+  };
   tokenize: { args: { model: number; text: string; options: EncodeOptions }; answer: number[] };
   detokenize: { args: { model: number; tokens: readonly number[] }; answer: string };
   prompt: { args: { model: number; request: FormatRequest }; answer: ChatPrompt };
@@ -43,7 +50,7 @@ export type ToWorker =
   /** The first message, where memory can be shared: a word that counts all messages, each before it is posted. */
   | { readonly id: 0; readonly type: 'start'; readonly posted: Int32Array }
   | { [T in RequestType]: { readonly id: number; readonly type: T; readonly args: Requests[T]['args'] } }[RequestType]
-  /** Ends the request early: a load rejects, a generation finishes with the reason `abort`. */
+  /** Ends the request early: a load or an embedding rejects, a generation finishes with the reason `abort`. */
   | { readonly id: number; readonly type: 'abort' }
   | { readonly id: number; readonly type: 'told'; readonly question: number; readonly answer: SourceAnswer };
 

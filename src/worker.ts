@@ -53,6 +53,11 @@ const handlers: Handlers = {
     aborts.set(id, () => run.abort());
     return run.result;
   },
+  embed(id, { model, texts, options }) {
+    const run = modelOf(model).embed(texts, options);
+    aborts.set(id, () => run.abort());
+    return run.result;
+  },
   tokenize: async (_, { model, text, options }) => modelOf(model).tokenize(text, options),
   detokenize: async (_, { model, tokens }) => modelOf(model).detokenize(tokens),
   prompt: async (_, { model, request }) => modelOf(model).prompt(request),

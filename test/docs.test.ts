@@ -4,14 +4,16 @@
 // What takes long is cut short: steps of training, lengths of texts, benchmarks and the models that they make up.
 
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { copyFileSync, globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { after, before, describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import GithubSlugger from 'github-slugger';
 import { propertyComments } from '../scripts/docs/api.ts';
-import { resolveGenerateOptions, resolveLoadOptions } from '../src/options.ts';
+import { findNotCompared, findNotShared, NOT_COMPARED } from '../scripts/docs/models.ts';
+import { resolveEmbedOptions, resolveGenerateOptions, resolveLoadOptions } from '../src/options.ts';
 import { resolveTrainingOptions } from '../src/training/options.ts';
 import { needsShared, sharedPath } from './shared-data.ts';
 
@@ -41,6 +43,7 @@ before(() => {
     mkdirSync(folder, { recursive: true });
     for (const name of TEXTS) writeFileSync(join(folder, name), stories.slice(0, 30_000));
     writeFileSync(join(folder, 'prompt.txt'), 'Once upon a time');
+    writeFileSync(join(folder, 'sentences.txt'), 'The cat sleeps.\nA cat is asleep.\n');
     const [config = SMALL_CONFIG] = blocks(text, 'json');
     writeFileSync(join(folder, 'train.json'), cutShort(config));
     copyFileSync(MODEL, join(folder, 'model.gguf'));
@@ -77,42 +80,50 @@ function affordable(line: string): string {
   return command + redirection;
 }
 
-function run(command: string, args: readonly string[], cwd: string): string {
-  const { status, stdout, stderr } = spawnSync(command, args, { cwd, input: '', encoding: 'utf8', timeout: 60_000 });
-  assert.equal(status, 0, `${command} ${args.join(' ')}\n${stdout}${stderr}`);
+async function run(command: string, args: readonly string[], cwd: string): Promise<string> {
+  const child = promisify(execFile)(command, args, { cwd, encoding: 'utf8', timeout: 60_000 });
+  child.child.stdin!.end();
+  const { stdout } = await child.catch((error: Error & { stdout: string; stderr: string }) =>
+    assert.fail(`${command} ${args.join(' ')}\n${error.stdout}${error.stderr}${error.message}`),
+  );
   return stdout;
 }
 
-const measured = new Set<string>();
-for (const { name, text, folder } of documents) {
-  for (const line of blocks(text, 'sh').flatMap((block) => block.trim().split('\n'))) {
-    if (line.startsWith('npm ')) {
-      test(`the line of ${name} names what is there: ${line}`, needsShared(), () => checkNpmLine(line, folder));
-      continue;
-    }
-    test(`the line of ${name} runs: ${line}`, needsShared(), () => {
-      assert.match(line, /^(echo "[^"]*" \| )?npx smallmind /);
-      const command = affordable(line);
-      // A benchmark takes 5 s, whatever it measures.
-      if (command.includes('smallmind bench') && measured.has(command)) return;
-      measured.add(command);
-      const output = run('bash', ['-c', SHELL + command], folder);
-      assert.ok(/ > /.test(line) || output.length > (line.includes('| jq ') ? 2 : 20), `it printed ${output}`);
+// Lines of a document build on those before; documents do not build on each other.
+describe('documents', { concurrency: 2 }, () => {
+  const measured = new Set<string>();
+  for (const { name, text, folder } of documents) {
+    describe(name, { concurrency: 1 }, () => {
+      for (const line of blocks(text, 'sh').flatMap((block) => block.trim().split('\n'))) {
+        if (line.startsWith('npm ')) {
+          test(`the line of ${name} names what is there: ${line}`, needsShared(), () => checkNpmLine(line, folder));
+          continue;
+        }
+        test(`the line of ${name} runs: ${line}`, needsShared(), async () => {
+          assert.match(line, /^(echo "[^"]*" \| )?npx smallmind /);
+          const command = affordable(line);
+          // A benchmark takes 5 s, whatever it measures.
+          if (command.includes('smallmind bench') && measured.has(command)) return;
+          measured.add(command);
+          const output = await run('bash', ['-c', SHELL + command], folder);
+          assert.ok(/ > /.test(line) || output.length > (line.includes('| jq ') ? 2 : 20), `it printed ${output}`);
+        });
+      }
+
+      blocks(text, 'ts').forEach((code, i) => {
+        test(`program ${i + 1} of ${name} runs`, needsShared(), async () => {
+          const file = join(folder, `program-${i}.ts`);
+          writeFileSync(file, cutShort(code).replaceAll('MODEL.gguf', MODEL));
+          const output = await run(process.execPath, [SOURCE, file], folder);
+          assert.ok(output.trim().length > 20, `it should print something, it printed ${JSON.stringify(output)}`);
+        });
+      });
     });
   }
-
-  blocks(text, 'ts').forEach((code, i) => {
-    test(`program ${i + 1} of ${name} runs`, needsShared(), () => {
-      const file = join(folder, `program-${i}.ts`);
-      writeFileSync(file, cutShort(code).replaceAll('MODEL.gguf', MODEL));
-      const output = run(process.execPath, [SOURCE, file], folder);
-      assert.ok(output.trim().length > 20, `it should print something, it printed ${JSON.stringify(output)}`);
-    });
-  });
-}
+});
 
 /** `npm ci` and `npm test` are what CI does; here their scripts must exist, and the story must be told. */
-function checkNpmLine(line: string, folder: string): void {
+async function checkNpmLine(line: string, folder: string): Promise<void> {
   const { name, scripts } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as {
     name: string;
     scripts: Record<string, string>;
@@ -126,10 +137,8 @@ function checkNpmLine(line: string, folder: string): void {
   assert.equal(command, 'npm run story');
   const story = scripts['story']!;
   assert.match(story, /^node bin\/smallmind\.js run /);
-  assert.match(
-    run('bash', ['-c', SHELL + story.replace('node bin/smallmind.js', 'npx smallmind')], folder),
-    /^Once upon/,
-  );
+  const told = await run('bash', ['-c', SHELL + story.replace('node bin/smallmind.js', 'npx smallmind')], folder);
+  assert.match(told, /^Once upon/);
 }
 
 test('the documents have programs and lines to run', () => {
@@ -139,12 +148,18 @@ test('the documents have programs and lines to run', () => {
   assert.ok(documents.length >= 10);
 });
 
-test('measured numbers in the documents are those of the files that the benchmarks wrote', () => {
-  run(process.execPath, [join(ROOT, 'scripts/write-tables.ts'), '--check'], ROOT);
+test('measured numbers in the documents are those of the files that the benchmarks wrote', async () => {
+  await run(process.execPath, [join(ROOT, 'scripts/write-tables.ts'), '--check'], ROOT);
 });
 
-test('what of the documents follows from the code is what the code says', () => {
-  run(process.execPath, [SOURCE, join(ROOT, 'scripts/write-docs.ts'), '--check'], ROOT);
+test('what of the documents follows from the code is what the code says', async () => {
+  await run(process.execPath, [SOURCE, join(ROOT, 'scripts/write-docs.ts'), '--check'], ROOT);
+});
+
+test('what is supported was compared with llama.cpp, or the page on models says why not', () => {
+  const remedy = 'add it to a suite of peers/, then: npm run models';
+  assert.deepEqual(findNotCompared().toSorted(), Object.keys(NOT_COMPARED).toSorted(), remedy);
+  assert.deepEqual(findNotShared(), [], remedy);
 });
 
 test('defaults that comments state are those that options get', () => {
@@ -152,6 +167,7 @@ test('defaults that comments state are those that options get', () => {
   const stated = [
     ...propertyComments('src/options.ts', 'LoadOptions').map((each) => [each, resolved] as const),
     ...propertyComments('src/options.ts', 'GenerateOptions').map((each) => [each, resolved] as const),
+    ...propertyComments('src/options.ts', 'EmbedOptions').map((each) => [each, resolveEmbedOptions({})] as const),
     ...propertyComments('src/training/options.ts', 'TrainingOptions').map(
       (each) => [each, resolveTrainingOptions({})] as const,
     ),

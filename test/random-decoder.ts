@@ -32,6 +32,8 @@ export interface FileKind {
   /** Width of the norms of queries and keys. */
   readonly qkNorm?: 'head' | 'row';
   readonly biases?: readonly string[];
+  /** Of matrices whose name ends so, instead of the shape's. */
+  readonly dtypes?: Readonly<Record<string, DType>>;
   /** One matrix for queries, keys and values; one for gate and up. */
   readonly isQkvFused?: boolean;
   readonly ffn?: 'gated' | 'fused' | 'plain';
@@ -59,6 +61,20 @@ const ALL_NORMS = ['attn_norm', 'post_attention_norm', 'ffn_norm', 'post_ffw_nor
 const WINDOW = u32(40);
 const [N_EXPERT, N_EXPERT_USED, N_FF_EXPERT] = [5, 2, 64];
 
+const GPT_OSS: FileKind = {
+  architecture: 'gpt-oss',
+  layerNorms: ['attn_norm', 'post_attention_norm'],
+  biases: PARTS,
+  experts: { hasBiases: true },
+  hasSinks: true,
+  metadata: () => ({
+    'attention.sliding_window': WINDOW,
+    'rope.scaling.type': text('yarn'),
+    'rope.scaling.factor': f32(4),
+    'rope.scaling.original_context_length': u32(64),
+  }),
+};
+
 /** By what the test calls it: the architecture, and which of its variants. */
 export const FILE_KINDS: Readonly<Record<string, FileKind>> = {
   qwen2: { architecture: 'qwen2', biases: QKV_BIASES },
@@ -69,18 +85,10 @@ export const FILE_KINDS: Readonly<Record<string, FileKind>> = {
   qwen3moe: { architecture: 'qwen3moe', qkNorm: 'head', experts: {} },
   olmoe: { architecture: 'olmoe', qkNorm: 'row', hasOwnKeys: true, experts: {} },
   granitemoe: { architecture: 'granitemoe', metadata: graniteScales, experts: { shared: 'plain' } },
-  'gpt-oss': {
-    architecture: 'gpt-oss',
-    layerNorms: ['attn_norm', 'post_attention_norm'],
-    biases: PARTS,
-    experts: { hasBiases: true },
-    hasSinks: true,
-    metadata: () => ({
-      'attention.sliding_window': WINDOW,
-      'rope.scaling.type': text('yarn'),
-      'rope.scaling.factor': f32(4),
-      'rope.scaling.original_context_length': u32(64),
-    }),
+  'gpt-oss': GPT_OSS,
+  'gpt-oss with MXFP4 experts': {
+    ...GPT_OSS,
+    dtypes: { ffn_gate_exps: 'MXFP4', ffn_up_exps: 'MXFP4', ffn_down_exps: 'MXFP4' },
   },
   gemma: { architecture: 'gemma', isTied: true },
   gemma2: {
@@ -275,7 +283,7 @@ const expertWidth = ({ architecture }: FileKind, { nFf }: DecoderShape): number 
 function tensorsOf(kind: FileKind, shape: DecoderShape) {
   const { nEmbd, nHead, nHeadKv, headDim, nFf, nVocab, nLayer } = shape;
   const { biases = [], layerNorms = ['attn_norm', 'ffn_norm'], ffn = 'gated' } = kind;
-  const { tensors, matrix, vector } = randomTensorsOf(shape);
+  const { tensors, matrix, vector } = randomTensorsOf({ ...shape, dtypes: kind.dtypes });
   const norm = (name: string, n = nEmbd, type: FileKind['norm'] = kind.norm): void => {
     vector(`${name}.weight`, n, 1);
     if (type === 'layer') vector(`${name}.bias`, n, 0);

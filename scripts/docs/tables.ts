@@ -43,10 +43,11 @@ function types(): string {
 function structureOf(dtype: DType): string {
   const format = QUANTIZED_FORMATS.find((each) => each.dtype === dtype);
   if (format === undefined) return '';
-  const { bits: width, levels, scaleColumns, hasMinima } = format;
+  const { bits: width, levels, scaleColumns, hasMinima, shift } = format;
   const what = levels ? `one of ${levels.length} levels` : `${width} bits`;
   const scale = scaleColumns > 0 ? ` · a scale for each ${scaleColumns}` : '';
-  return `${what} · the block's scale${scale}${hasMinima ? ' + a minimum' : ''}`;
+  const moved = hasMinima ? ' + a minimum' : shift === undefined ? '' : ` ± 1/${1 / shift} of it`;
+  return `${what} · the block's scale${scale}${moved}`;
 }
 
 /** What architectures of a family are, the head of their file says. */

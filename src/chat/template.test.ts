@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { readFileSync, readdirSync } from 'node:fs';
 import { describe, test } from 'node:test';
 import { SmallMindError } from '../base/errors.ts';
+import { recordComparison } from '../../test/comparison-record.ts';
 import { needsShared, sharedPath } from '../../test/shared-data.ts';
 import { compileTemplate } from './template.ts';
 
@@ -51,6 +52,7 @@ describe('templates of real models', needsShared(), () => {
         if (error === undefined) assert.equal(act(), expected, name);
         else assert.throws(act, isFailure(/says: |fails: /), name);
       }
+      recordComparison('templates', { template: file.replace('.jinja', ''), nConversation: results[file]!.length });
     });
   }
 

@@ -38,13 +38,17 @@ export function writeError(path: string, cause: unknown): FileError {
   return new FileError(`${path} could not be written: ${WRITE_REASONS[code] ?? message}`, cause);
 }
 
+export function readError(path: string, cause: unknown): FileError {
+  const { code = '', message } = cause as NodeJS.ErrnoException;
+  return new FileError(`${path}: ${READ_REASONS[code] ?? message}`, cause);
+}
+
 /** @throws {FileError} */
 export async function readBytes(path: string): Promise<Uint8Array<ArrayBuffer>> {
   try {
     return await readFile(path);
   } catch (error) {
-    const { code = '', message } = error as NodeJS.ErrnoException;
-    throw new FileError(`${path}: ${READ_REASONS[code] ?? message}`, error);
+    throw readError(path, error);
   }
 }
 

@@ -19,6 +19,10 @@ type DefineCommand = (command: Command, context: CommandContext) => void;
 export const COMMANDS: Readonly<Record<string, { summary: string; load(): Promise<DefineCommand> }>> = {
   run: { summary: 'generate text with a model', load: async () => (await import('./run.ts')).defineRun },
   chat: { summary: 'talk with a model', load: async () => (await import('./chat.ts')).defineChat },
+  embed: {
+    summary: 'make vectors of texts, and compare them',
+    load: async () => (await import('./embed.ts')).defineEmbed,
+  },
   inspect: {
     summary: 'show what a model file holds and needs',
     load: async () => (await import('./inspect.ts')).defineInspect,
@@ -49,6 +53,7 @@ const EXAMPLES = `
 Examples:
   smallmind run model.gguf -p "Once upon a time"
   smallmind chat model.gguf
+  smallmind embed model.gguf "The cat sleeps." "A cat is asleep."
   smallmind inspect model.gguf
   smallmind train --data stories.txt --out run
   smallmind export run -o model.gguf

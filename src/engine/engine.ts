@@ -6,23 +6,45 @@
 import { OptionError, SmallMindError } from '../base/errors.ts';
 import type { Executor } from '../backend/executor.ts';
 import { KV_BLOCK_SIZE } from '../graph/step.ts';
-import type { ProgramLimits } from '../graph/step.ts';
+import type { OutputKind, ProgramLimits } from '../graph/step.ts';
 import { KvCache } from './kv-cache.ts';
 import { Sequence } from './sequence.ts';
 import type { EngineRequest, FinishReason } from './sequence.ts';
 
+/** What the engine must know of the model that its executor runs. */
+export interface EngineModel {
+  readonly nVocab: number;
+  /** Tokens attend to what is before them. Else to all of their text, which is then evaluated in one step. */
+  readonly isCausal: boolean;
+  /** What the executor's programs give, in their order. */
+  readonly outputs: readonly ProgramOutput[];
+}
+
+/** f32[nRowsMax, columns] */
+export interface ProgramOutput {
+  readonly kind: OutputKind;
+  readonly nRowsMax: number;
+  readonly columns: number;
+}
+
+/** A program with its output: one view a row, made once. */
+interface EngineProgram {
+  readonly index: number;
+  readonly rows: readonly Float32Array[];
+}
+
 export class Engine {
   readonly limits: ProgramLimits;
   readonly nVocab: number;
+  readonly #isCausal: boolean;
   readonly cache: KvCache;
   readonly #executor: Executor;
   readonly #inputs: Readonly<
-    Record<'tokens' | 'positions' | 'sequences' | 'kvSlots' | 'blockTables' | 'outputRows', Int32Array>
+    Record<'tokens' | 'positions' | 'lastSeen' | 'sequences' | 'kvSlots' | 'blockTables' | 'outputRows', Int32Array>
   >;
   readonly #nTokens: Int32Array;
   readonly #nOutputs: Int32Array;
-  /** One view a row of the logits, made once. */
-  readonly #logits: readonly Float32Array[];
+  readonly #programs: ReadonlyMap<OutputKind, EngineProgram>;
   readonly #nBlockPerSeq: number;
   /** By slot; the running sequences. */
   readonly #running: (Sequence | undefined)[];
@@ -33,29 +55,34 @@ export class Engine {
   /** The slot that is served first in the next step, so that none starves. */
   #firstSlot = 0;
 
-  constructor(executor: Executor, limits: ProgramLimits, nVocab: number) {
+  constructor(executor: Executor, limits: ProgramLimits, { nVocab, isCausal, outputs }: EngineModel) {
     this.limits = limits;
     this.nVocab = nVocab;
+    this.#isCausal = isCausal;
     this.#executor = executor;
     this.cache = new KvCache(limits.nKvBlock, KV_BLOCK_SIZE);
     this.#nBlockPerSeq = Math.ceil(limits.nCtx / KV_BLOCK_SIZE);
     this.#inputs = {
       tokens: executor.input('tokens'),
       positions: executor.input('positions'),
+      lastSeen: executor.input('lastSeen'),
       sequences: executor.input('sequences'),
       kvSlots: executor.input('kvSlots'),
       blockTables: executor.input('blockTables'),
       outputRows: executor.input('outputRows'),
     };
-    const logits = executor.output(0);
-    this.#logits = Array.from({ length: limits.nOutputMax }, (_, row) =>
-      logits.subarray(row * nVocab, (row + 1) * nVocab),
-    );
+    const programs = outputs.map(({ kind, nRowsMax, columns }, index): [OutputKind, EngineProgram] => {
+      const all = executor.output(0, index);
+      const rows = Array.from({ length: nRowsMax }, (_, row) => all.subarray(row * columns, (row + 1) * columns));
+      return [kind, { index, rows }];
+    });
+    this.#programs = new Map(programs);
     this.#nTokens = executor.rowCount('nTokens');
     this.#nOutputs = executor.rowCount('nOutputs');
     this.#running = Array.from({ length: limits.nSeqMax });
-    this.#outputSlots = new Int32Array(limits.nOutputMax);
-    this.#outputPositions = new Int32Array(limits.nOutputMax);
+    const nRowsMax = Math.max(...outputs.map((output) => output.nRowsMax));
+    this.#outputSlots = new Int32Array(nRowsMax);
+    this.#outputPositions = new Int32Array(nRowsMax);
   }
 
   get isIdle(): boolean {
@@ -84,7 +111,7 @@ export class Engine {
       if (Number.isInteger(token) && token >= 0 && token < this.nVocab) continue;
       throw new OptionError(`token ${i} expected an id of 0..${this.nVocab - 1}, got ${token}`);
     }
-    const sequence = new Sequence(request, nCtx, KV_BLOCK_SIZE);
+    const sequence = new Sequence(request, nCtx, KV_BLOCK_SIZE, this.#isCausal);
     if (request.sampler) for (let i = 0; i < tokens.length; i++) request.sampler.accept(tokens[i]!);
     this.#waiting.push(sequence);
     return sequence;
@@ -99,17 +126,16 @@ export class Engine {
   step(): boolean {
     this.#endEarly();
     if (this.#waiting.length > 0) this.#admit();
-    const nOutputs = this.#fillBatch();
-    if (this.#nTokens[0] === 0) return false;
+    const program = this.#fillBatch();
+    if (program === undefined) return false;
     try {
-      this.#nOutputs[0] = nOutputs;
-      this.#executor.run();
+      this.#executor.run(program.index);
     } catch (error) {
       this.failAll(error);
       return true;
     }
     for (let slot = 0; slot < this.#running.length; slot++) this.#running[slot]?.publish(this.cache);
-    this.#readOutputs(nOutputs);
+    this.#readOutputs(program.rows);
     return true;
   }
 
@@ -156,15 +182,26 @@ export class Engine {
     return true;
   }
 
-  /** Fills the inputs with the next tokens of every running sequence. @returns the number of wanted rows */
-  #fillBatch(): number {
-    const { nTokensMax, nOutputMax, nSeqMax } = this.limits;
+  /**
+   * Fills the inputs with the next tokens of the running sequences that want the same as the first in turn.
+   * @returns what computes it; undefined when there is nothing to do
+   */
+  #fillBatch(): EngineProgram | undefined {
+    const { nTokensMax, nSeqMax } = this.limits;
+    let output: OutputKind | undefined;
+    let program: EngineProgram | undefined;
     let nTokens = 0;
     let nOutputs = 0;
     for (let i = 0; i < nSeqMax && nTokens < nTokensMax; i++) {
       const sequence = this.#running[(this.#firstSlot + i) % nSeqMax];
-      if (!sequence || !this.#begin(sequence)) continue;
-      const wantsAll = sequence.request.wantsLogits === 'all';
+      if (!sequence) continue;
+      const { output: wanted = 'logits', wantsRows } = sequence.request;
+      if (output !== undefined && (wanted !== output || !this.#fits(sequence, nTokens))) continue;
+      if (!this.#begin(sequence)) continue;
+      output = wanted;
+      program = this.#programs.get(output)!;
+      const nOutputMax = program.rows.length;
+      const wantsAll = wantsRows === 'all';
       for (; sequence.nPast < sequence.nTokens && nTokens < nTokensMax; nTokens++) {
         const isLast = sequence.nPast === sequence.nTokens - 1;
         if (wantsAll || isLast) {
@@ -179,12 +216,18 @@ export class Engine {
     }
     this.#firstSlot = (this.#firstSlot + 1) % nSeqMax;
     this.#nTokens[0] = nTokens;
-    return nOutputs;
+    this.#nOutputs[0] = nOutputs;
+    return nTokens === 0 ? undefined : program;
+  }
+
+  /** Whether a text that is evaluated in one step fits behind `nTokens` others. */
+  #fits(sequence: Sequence, nTokens: number): boolean {
+    return this.#isCausal || nTokens + sequence.nTokens <= this.limits.nTokensMax;
   }
 
   /** Puts the sequence's next token into row `row` of the batch. */
   #place(sequence: Sequence, row: number): void {
-    const { tokens, positions, sequences, kvSlots, blockTables } = this.#inputs;
+    const { tokens, positions, lastSeen, sequences, kvSlots, blockTables } = this.#inputs;
     const position = sequence.nPast;
     const index = Math.floor(position / KV_BLOCK_SIZE);
     if (index === sequence.nBlocks) {
@@ -194,27 +237,29 @@ export class Engine {
     }
     tokens[row] = sequence.tokens[position]!;
     positions[row] = position;
+    lastSeen[row] = this.#isCausal ? position : sequence.nTokens - 1;
     sequences[row] = sequence.slot;
     kvSlots[row] = sequence.blocks[index]! * KV_BLOCK_SIZE + (position % KV_BLOCK_SIZE);
     sequence.nPast = position + 1;
   }
 
-  #readOutputs(nOutputs: number): void {
+  #readOutputs(rows: readonly Float32Array[]): void {
+    const nOutputs = this.#nOutputs[0]!;
     for (let row = 0; row < nOutputs; row++) {
       const sequence = this.#running[this.#outputSlots[row]!];
       if (sequence === undefined) continue;
       try {
-        this.#readOutput(sequence, this.#outputPositions[row]!, this.#logits[row]!);
+        this.#readOutput(sequence, this.#outputPositions[row]!, rows[row]!);
       } catch (error) {
         this.#fail(sequence, error);
       }
     }
   }
 
-  #readOutput(sequence: Sequence, position: number, logits: Float32Array): void {
+  #readOutput(sequence: Sequence, position: number, row: Float32Array): void {
     const { request } = sequence;
-    if (request.onLogits !== undefined && position < sequence.nPrompt) request.onLogits(position, logits);
-    if (position === sequence.nTokens - 1) this.#advance(sequence, logits);
+    if (request.onRow !== undefined && position < sequence.nPrompt) request.onRow(position, row);
+    if (position === sequence.nTokens - 1) this.#advance(sequence, row);
   }
 
   /** The sequence is evaluated to its end: chooses the next token, or ends it. */

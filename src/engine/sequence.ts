@@ -1,5 +1,6 @@
 // One running text: its tokens, how far they have been evaluated, and the cache blocks that hold its keys and values.
 
+import type { OutputKind } from '../graph/step.ts';
 import type { Sampler } from '../sampler/sampler.ts';
 import type { KvCache } from './kv-cache.ts';
 
@@ -28,10 +29,12 @@ export interface EngineRequest {
    * @returns a reason to end the text with it
    */
   readonly onToken?: (token: number, sequence: Sequence, logits: Float32Array) => FinishReason | undefined;
-  /** Which prompt positions `onLogits` is called for. `all` evaluates the whole prompt, cached or not. */
-  readonly wantsLogits?: 'all' | 'last';
-  /** Receives logits; the view is only valid during the call. */
-  readonly onLogits?: (position: number, logits: Float32Array) => void;
+  /** What is computed of it: hidden states are for texts that are only evaluated. Default `logits`. */
+  readonly output?: OutputKind;
+  /** Which prompt positions `onRow` is called for. `all` evaluates the whole prompt, cached or not. Default `last`. */
+  readonly wantsRows?: 'all' | 'last';
+  /** Receives the logits or the hidden state of a position; the view is only valid during the call. */
+  readonly onRow?: (position: number, row: Float32Array) => void;
   /** Called once, when the sequence has ended and its blocks are given back. */
   readonly onFinish: (reason: FinishReason, sequence: Sequence) => void;
   /** Called instead when a step failed. */
@@ -67,8 +70,12 @@ export class Sequence {
   /** When the first token was chosen, in milliseconds of performance.now(); 0 before. */
   firstTokenAtMs = 0;
 
-  constructor(request: EngineRequest, nCtx: number, blockSize: number) {
+  /** Whether what it leaves in the cache is right for any text that begins alike: not where later tokens count. */
+  readonly #isShared: boolean;
+
+  constructor(request: EngineRequest, nCtx: number, blockSize: number, isShared = true) {
     const { tokens } = request;
+    this.#isShared = isShared;
     this.request = request;
     this.nPrompt = tokens.length;
     this.nTokens = tokens.length;
@@ -84,11 +91,16 @@ export class Sequence {
     return deadlineMs !== undefined && performance.now() >= deadlineMs ? 'time' : undefined;
   }
 
+  /** Whether it can use what others have left in the cache. */
+  get #takesOver(): boolean {
+    return this.#isShared && this.request.wantsRows !== 'all';
+  }
+
   /** Begins to read: takes over cached blocks. At least one token is left, since the last one's logits are wanted. */
   begin(cache: KvCache): void {
     this.hasBegun = true;
     this.nToRead = this.nTokens;
-    if (this.request.wantsLogits === 'all') return;
+    if (!this.#takesOver) return;
     this.nBlocks = cache.acquirePrefix(this.tokens, this.nTokens - 1, this.blocks);
     this.nPast = this.nBlocks * cache.blockSize;
     this.nEvaluated = this.nPast;
@@ -101,7 +113,7 @@ export class Sequence {
    * costs less than to evaluate them twice.
    */
   canAwait(other: Sequence, blockSize: number): boolean {
-    if (this.request.wantsLogits === 'all' || other.nEvaluated >= other.nToRead) return false;
+    if (!this.#takesOver || other.nEvaluated >= other.nToRead) return false;
     const nMax = Math.min(this.nTokens - 1, other.nToRead);
     let n = 0;
     while (n < nMax && this.tokens[n] === other.tokens[n]) n++;
@@ -111,6 +123,7 @@ export class Sequence {
   /** A step has run: others may find the full blocks of what is being read. Later ones are found after the end. */
   publish(cache: KvCache): void {
     this.nEvaluated = this.nPast;
+    if (!this.#isShared) return;
     const nFull = Math.floor(Math.min(this.nPast, this.nToRead) / cache.blockSize);
     if (this.#nPublished >= nFull) return;
     const isFindable = cache.publish(this.tokens, this.blocks, this.#nPublished, nFull);
@@ -129,7 +142,7 @@ export class Sequence {
   }
 
   release(cache: KvCache): void {
-    cache.release(this.tokens, this.nPast, this.blocks, this.nBlocks);
+    cache.release(this.tokens, this.#isShared ? this.nPast : 0, this.blocks, this.nBlocks);
     this.nBlocks = 0;
   }
 }

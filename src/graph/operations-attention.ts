@@ -22,12 +22,13 @@ export const ATTENTION_OPERATIONS: Readonly<Record<AttentionOp, Operation>> = {
   },
 
   /**
-   * Causal attention over the paged cache. Operands: q [rows, nHead·headDim], keys and values (written state)
-   * [nBlock·blockSize, nHeadKv·headDim], positions i32[rows], sequences i32[rows], blockTables i32[nSeq, nBlockPerSeq],
+   * Attention over the paged cache. Operands: q [rows, nHead·headDim], keys and values (written state)
+   * [nBlock·blockSize, nHeadKv·headDim], lastSeen i32[rows], sequences i32[rows], blockTables i32[nSeq, nBlockPerSeq],
    * and perhaps sinks f32[nHead], a score of nothing that takes its share of each head's softmax.
-   * Row i of sequence s attends to its positions 0..positions[i], with a window to the last `window` of them; position
-   * p lies in row blockTables[s][p / blockSize]·blockSize + p % blockSize. Params: nHead, nHeadKv, headDim, blockSize,
-   * scale, softcap (scores become softcap · tanh(score / softcap)), window; both 0 or absent: none.
+   * Row i of sequence s attends to its positions 0..lastSeen[i], with a window to the last `window` of them: its own
+   * position makes it causal, that of the last row bidirectional. Within a run of rows of one sequence lastSeen never
+   * falls. Position p lies in row blockTables[s][p / blockSize]·blockSize + p % blockSize. Params: nHead, nHeadKv,
+   * headDim, blockSize, scale, softcap (scores become softcap · tanh(score / softcap)), window; both 0 or absent: none.
    */
   attention: {
     write: 'store',

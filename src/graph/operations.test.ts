@@ -135,7 +135,7 @@ test('every operation declares how it writes, and leaves infer nothing', () => {
   assert.throws(() => OPERATIONS.weight.infer([], {}));
 });
 
-test('a leaf of the same name is the same tensor, and constants are computed once', () => {
+test('a leaf of the same name is the same tensor, and constants are computed once, when they are wanted', () => {
   const fresh = new Graph();
   const weight = fresh.leaf('weight', 'w', 'F32', [2, 2]);
   assert.equal(fresh.leaf('weight', 'w', 'F32', [2, 2]), weight);
@@ -146,5 +146,8 @@ test('a leaf of the same name is the same tensor, and constants are computed onc
     return new Float32Array(2);
   };
   assert.equal(fresh.constant('c', [2], values), fresh.constant('c', [2], values));
+  assert.equal(nCalls, 0);
+  const read = fresh.constants.get('c')!;
+  assert.equal(read(), read());
   assert.equal(nCalls, 1);
 });

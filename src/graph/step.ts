@@ -9,15 +9,20 @@ export interface StepInputs {
   readonly tokens: Tensor;
   /** i32[nTokens] position of each token in its sequence */
   readonly positions: Tensor;
+  /** i32[nTokens] last position that each token attends to: its own, or that of its text's last token */
+  readonly lastSeen: Tensor;
   /** i32[nTokens] sequence slot of each token */
   readonly sequences: Tensor;
   /** i32[nTokens] cache row that receives each token's key and value */
   readonly kvSlots: Tensor;
   /** i32[nSeqMax, nBlockPerSeq] cache blocks of each sequence slot */
   readonly blockTables: Tensor;
-  /** i32[nOutputs] rows of the batch whose logits are wanted */
+  /** i32[nOutputs] rows of the batch whose result is wanted */
   readonly outputRows: Tensor;
 }
+
+/** What a program gives for each wanted row: scores of the vocabulary, or what they are made of, f32[nEmbd]. */
+export type OutputKind = 'logits' | 'hidden';
 
 export const KV_DTYPES = ['F16', 'F32', 'Q8_0'] as const;
 /** Types of the key-value cache. */
@@ -45,6 +50,7 @@ export function stepInputs(graph: Graph, limits: ProgramLimits): StepInputs {
   return {
     tokens: graph.leaf('input', 'tokens', 'I32', [nTokens]),
     positions: graph.leaf('input', 'positions', 'I32', [nTokens]),
+    lastSeen: graph.leaf('input', 'lastSeen', 'I32', [nTokens]),
     sequences: graph.leaf('input', 'sequences', 'I32', [nTokens]),
     kvSlots: graph.leaf('input', 'kvSlots', 'I32', [nTokens]),
     blockTables: graph.leaf('input', 'blockTables', 'I32', [limits.nSeqMax, nBlockPerSeq]),

@@ -82,7 +82,7 @@ export class Graph {
   readonly outputs: Tensor[] = [];
   readonly #leaves = new Map<string, Tensor>();
   /** Contents of `constant` leaves by name. */
-  readonly constants = new Map<string, Float32Array>();
+  readonly constants = new Map<string, () => Float32Array>();
 
   /** A leaf of the region that `op` names; the same name gives the same tensor. */
   leaf(op: 'weight' | 'constant' | 'input' | 'state', name: string, dtype: DType, shape: Shape): Tensor {
@@ -94,8 +94,9 @@ export class Graph {
     return tensor;
   }
 
+  /** @param values  computed once, when somebody wants them: a plan does not */
   constant(name: string, shape: readonly number[], values: () => Float32Array): Tensor {
-    if (!this.constants.has(name)) this.constants.set(name, values());
+    if (!this.constants.has(name)) this.constants.set(name, once(values));
     return this.leaf('constant', name, 'F32', shape);
   }
 
@@ -115,4 +116,9 @@ export class Graph {
     this.nodes.push(tensor);
     return tensor;
   }
+}
+
+function once<T>(compute: () => T): () => T {
+  let value: T | undefined;
+  return () => (value ??= compute());
 }

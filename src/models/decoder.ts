@@ -3,7 +3,7 @@
 
 import { GgufError, UnsupportedError } from '../base/errors.ts';
 import { stepInputs } from '../graph/step.ts';
-import type { ProgramLimits } from '../graph/step.ts';
+import type { OutputKind, ProgramLimits } from '../graph/step.ts';
 import { Graph } from '../graph/tensor.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import type { Gguf } from '../gguf/reader.ts';
@@ -14,10 +14,10 @@ import { Embedding, Linear } from '../nn/linear.ts';
 import { GatedMLP, MLP } from '../nn/mlp.ts';
 import { LayerNorm, RMSNorm } from '../nn/norm.ts';
 import type { RopeConfig } from '../nn/rope.ts';
-import { asMatrices, splitRows, weightsOf } from './model.ts';
+import { asMatrices, requireOutput, splitRows, weightsOf } from './model.ts';
 import type { Architecture, ModelDefinition, ParameterReader } from './model.ts';
-import { readDecoder } from './parameters.ts';
-import type { DecoderParameters } from './parameters.ts';
+import { readTransformer, unsupported } from './parameters.ts';
+import type { TransformerParameters } from './parameters.ts';
 
 /** All have defaults: llama's. */
 export interface Differences {
@@ -57,27 +57,28 @@ export interface Differences {
 }
 
 /** What a file's metadata makes of them. */
-export type DifferencesOf = (p: DecoderParameters, read: ParameterReader, gguf: Gguf) => Differences;
+export type DifferencesOf = (p: TransformerParameters, read: ParameterReader, gguf: Gguf) => Differences;
 
 /** An architecture that is a decoder with these differences. */
 export function decoder(differencesOf: DifferencesOf = () => ({})): Architecture {
   return async (file) => {
-    const p = await readDecoder(file);
+    const p = await readTransformer(file, true);
     const differences = differencesOf(p, p.read, file);
     const gguf = splitFused(file, p, differences);
     const experts = expertsOf(gguf, p, differences);
+    if (!p.hyperParameters.isCausal && differences.windowOf) throw unsupported(file, 'a window that is not causal');
     const normEps = p.read.nonNegative(`attention.layer_norm_${differences.norm === 'layer' ? '' : 'rms_'}epsilon`);
     const definition: ModelDefinition = {
       hyperParameters: p.hyperParameters,
       gguf,
-      buildGraph: (limits) => buildDecoder(gguf, p, { ...differences, normEps, experts }, limits),
+      buildGraph: (limits, output) => buildDecoder(gguf, p, { ...differences, normEps, experts }, limits, output),
     };
     return definition;
   };
 }
 
 /** Projections that some files hold in one matrix, apart: the graph has them so. */
-function splitFused(file: Gguf, { hyperParameters: p }: DecoderParameters, { isGated = true }: Differences): Gguf {
+function splitFused(file: Gguf, { hyperParameters: p }: TransformerParameters, { isGated = true }: Differences): Gguf {
   const nKv = p.nHeadKv * p.headDim;
   const gguf = splitRows(file, 'attn_qkv', { attn_q: p.nHead * p.headDim, attn_k: nKv, attn_v: nKv });
   if (gguf.tensors.has('blk.0.ffn_gate_inp.weight')) return asMatrices(gguf, 'ffn_gate_inp_shexp');
@@ -86,7 +87,7 @@ function splitFused(file: Gguf, { hyperParameters: p }: DecoderParameters, { isG
 }
 
 /** The experts, if the file has them. Their widths are the tensors': keys for them are missing from some files. */
-function expertsOf(gguf: Gguf, { read, hyperParameters: p }: DecoderParameters, d: Differences) {
+function expertsOf(gguf: Gguf, { read, hyperParameters: p }: TransformerParameters, d: Differences) {
   const nExpert = read.natural('expert_count', 0);
   if (nExpert === 0) return undefined;
   if (gguf.tensors.has('blk.0.ffn_gate.0.weight')) {
@@ -104,10 +105,12 @@ function expertsOf(gguf: Gguf, { read, hyperParameters: p }: DecoderParameters, 
 
 function buildDecoder(
   gguf: Gguf,
-  { hyperParameters: p, ropeFor }: DecoderParameters,
+  { hyperParameters: p, ropeFor }: TransformerParameters,
   d: Omit<Differences, 'experts'> & { readonly normEps: number; readonly experts: ExpertsConfig | undefined },
   limits: ProgramLimits,
+  output: OutputKind = 'logits',
 ): Graph {
+  requireOutput(output, p);
   const graph = new Graph();
   const weights = weightsOf(gguf, graph);
   const step = stepInputs(graph, limits);
@@ -143,7 +146,8 @@ function buildDecoder(
       limits.nCtx,
     );
     const seen = norms === 'behind' ? x : norm(x, `${name}.attn_norm`, `${name}.attnNorm`);
-    const attended = added(attention.forward(seen, step, { layer, limits }, name), 'post_attention_norm', 'attn');
+    const cache = { layer: p.isCausal ? layer : 0, limits };
+    const attended = added(attention.forward(seen, step, cache, name), 'post_attention_norm', 'attn');
     const between = graph.apply('add', [attended, x], {}, `${name}.attnResidual`);
 
     const read = d.parallel ? x : between;
@@ -159,9 +163,12 @@ function buildDecoder(
     x = graph.apply('add', [added(mlp.forward(input, name), 'post_ffw_norm', 'ffn'), between], {}, `${name}.residual`);
   }
   const wanted = graph.apply('gatherRows', [x, step.outputRows], {}, 'wanted');
-  const output = weights.has('output.weight') ? 'output' : 'token_embd';
-  const last = new Linear(weights.scope(output), p.nEmbd, p.nVocab);
   const normed = norm(wanted, 'output_norm', 'outputNorm');
+  if (output === 'hidden') {
+    graph.output(normed);
+    return graph;
+  }
+  const last = new Linear(weights.scope(weights.has('output.weight') ? 'output' : 'token_embd'), p.nEmbd, p.nVocab);
   const { logitSoftcap: cap } = d;
   const hasMore = cap || (d.logitScale ?? 1) !== 1;
   const logits = scaled(last.forward(normed, hasMore ? 'rawLogits' : 'logits'), d.logitScale, 'logitsScaled');

@@ -1,16 +1,16 @@
 // The gpt2 architecture (GPT-2, DistilGPT-2, what is trained here …): learned positions, pre-norm blocks of attention
 // and a plain MLP with GELU, LayerNorm, biases everywhere, and an output matrix that may be the embedding table.
 
-import { GgufError, OptionError } from '../base/errors.ts';
+import { GgufError } from '../base/errors.ts';
 import type { Gguf } from '../gguf/reader.ts';
 import { stepInputs } from '../graph/step.ts';
-import type { ProgramLimits } from '../graph/step.ts';
+import type { OutputKind, ProgramLimits } from '../graph/step.ts';
 import { Graph } from '../graph/tensor.ts';
 import { MultiHeadAttention } from '../nn/attention.ts';
 import { Embedding, Linear } from '../nn/linear.ts';
 import { MLP } from '../nn/mlp.ts';
 import { LayerNorm } from '../nn/norm.ts';
-import { parametersOf, splitRows, weightsOf } from './model.ts';
+import { parametersOf, requireOutput, requireTrainedPositions, splitRows, weightsOf } from './model.ts';
 import type { HyperParameters, ModelDefinition } from './model.ts';
 
 interface Gpt2Parameters extends HyperParameters {
@@ -23,7 +23,7 @@ export async function gpt2(file: Gguf): Promise<ModelDefinition> {
   const { nEmbd, nHeadKv, headDim } = hyperParameters;
   const nKv = nHeadKv * headDim;
   const gguf = splitRows(file, 'attn_qkv', { attn_q: nEmbd, attn_k: nKv, attn_v: nKv });
-  return { hyperParameters, gguf, buildGraph: (limits) => buildGraph(gguf, hyperParameters, limits) };
+  return { hyperParameters, gguf, buildGraph: (...how) => buildGraph(gguf, hyperParameters, ...how) };
 }
 
 function readParameters(gguf: Gguf): Gpt2Parameters {
@@ -47,17 +47,14 @@ function readParameters(gguf: Gguf): Gpt2Parameters {
     headDim: nEmbd / nHead,
     nFf: count('feed_forward_length'),
     nCtxTrain: count('context_length'),
+    isCausal: gguf.metadata.getBoolean('gpt2.attention.causal', true),
     normEps: nonNegative('attention.layer_norm_epsilon'),
   };
 }
 
-function buildGraph(gguf: Gguf, p: Gpt2Parameters, limits: ProgramLimits): Graph {
-  if (limits.nCtx > p.nCtxTrain) {
-    throw new OptionError(
-      `"nCtx" expected at most ${p.nCtxTrain}, the positions that this model has learned, got ${limits.nCtx}`,
-      { option: 'nCtx', value: limits.nCtx },
-    );
-  }
+function buildGraph(gguf: Gguf, p: Gpt2Parameters, limits: ProgramLimits, kind: OutputKind = 'logits'): Graph {
+  requireOutput(kind, p);
+  requireTrainedPositions(limits.nCtx, p);
   const graph = new Graph();
   const weights = weightsOf(gguf, graph);
   const step = stepInputs(graph, limits);
@@ -72,7 +69,7 @@ function buildGraph(gguf: Gguf, p: Gpt2Parameters, limits: ProgramLimits): Graph
     const attended = new MultiHeadAttention(scope, { ...p, bias: true }, limits.nCtx).forward(
       norm(`${name}.attn_norm`).forward(x, `${name}.attnNorm`),
       step,
-      { layer, limits },
+      { layer: p.isCausal ? layer : 0, limits },
       name,
     );
     x = graph.apply('add', [attended, x], {}, `${name}.attnResidual`);
@@ -84,6 +81,10 @@ function buildGraph(gguf: Gguf, p: Gpt2Parameters, limits: ProgramLimits): Graph
   }
   const wanted = graph.apply('gatherRows', [x, step.outputRows], {}, 'wanted');
   const normed = norm('output_norm').forward(wanted, 'outputNorm');
+  if (kind === 'hidden') {
+    graph.output(normed);
+    return graph;
+  }
   const output = weights.has('output.weight') ? 'output' : 'token_embd';
   graph.output(new Linear(weights.scope(output), p.nEmbd, p.nVocab, { bias: false }).forward(normed, 'logits'));
   return graph;

@@ -93,7 +93,15 @@ test('the graph leads from tokens to logits, one row for each that is wanted', a
   assert.equal(graph.outputs.length, 1);
   assert.deepEqual(graph.outputs[0]!.shape.map(dimMax), [4, 320]);
   const inputs = graph.nodes.filter((n) => n.op === 'input').map((n) => n.name);
-  assert.deepEqual(inputs.sort(), ['blockTables', 'kvSlots', 'outputRows', 'positions', 'sequences', 'tokens']);
+  assert.deepEqual(inputs.sort(), [
+    'blockTables',
+    'kvSlots',
+    'lastSeen',
+    'outputRows',
+    'positions',
+    'sequences',
+    'tokens',
+  ]);
   assert.equal(countOf(graph, 'attention'), 4);
   assert.equal(countOf(graph, 'matmul'), 4 * 7 + 1);
   // Rows that nobody wants are dropped before the last norm and the largest matrix.
@@ -212,7 +220,7 @@ for (const [what, changes, error] of REFUSED) {
 /** The angles of a file with other metadata, [nCtx, headDim]. */
 async function anglesOf(changes: Readonly<Record<string, MetadataEntry>>, gguf?: Gguf): Promise<Float32Array> {
   const { buildGraph } = await defineModel(withMetadata(gguf ?? (await read()), changes));
-  return buildGraph(LIMITS).constants.get('rope.angles')!;
+  return buildGraph(LIMITS).constants.get('rope.angles')!();
 }
 
 test('linear scaling divides positions, also where a file names but the factor, by its old key', async () => {

@@ -1,9 +1,9 @@
 // What an architecture file makes of a GGUF: hyper-parameters, and a graph built from the weights by name.
 
-import { GgufError, ShapeError } from '../base/errors.ts';
+import { GgufError, OptionError, ShapeError, UnsupportedError } from '../base/errors.ts';
 import type { Gguf, TensorInfo } from '../gguf/reader.ts';
 import type { Graph, Tensor } from '../graph/tensor.ts';
-import type { ProgramLimits } from '../graph/step.ts';
+import type { OutputKind, ProgramLimits } from '../graph/step.ts';
 import type { WeightScope } from '../nn/module.ts';
 
 /** Counts that the engine and the user need to know; the rest stays in the architecture's file. */
@@ -18,6 +18,8 @@ export interface HyperParameters {
   readonly nFf: number;
   /** Positions that the model was trained for. */
   readonly nCtxTrain: number;
+  /** A token attends to what is before it. Else it attends to all of its text, and the model makes embeddings only. */
+  readonly isCausal: boolean;
 }
 
 /** A model that can be built into programs of different limits. */
@@ -25,12 +27,40 @@ export interface ModelDefinition {
   readonly hyperParameters: HyperParameters;
   /** The file, with its tensors by the names that the graph has for them. */
   readonly gguf: Gguf;
-  /** Builds the graph from tokens to logits f32[nOutputs, nVocab], its one output. */
-  buildGraph(limits: ProgramLimits): Graph;
+  /**
+   * Builds the graph from tokens to its one output: logits f32[nOutputs, nVocab], the default, or the last hidden
+   * states, f32[nOutputs, nEmbd].
+   * @throws {UnsupportedError} UNSUPPORTED_FEATURE for logits of a model that is not causal
+   */
+  buildGraph(limits: ProgramLimits, output?: OutputKind): Graph;
+}
+
+/** What the programs of a model give. */
+export const outputsOf = ({ isCausal }: HyperParameters): readonly OutputKind[] =>
+  isCausal ? ['logits', 'hidden'] : ['hidden'];
+
+/** @throws {UnsupportedError} for logits of a model that is not causal */
+export function requireOutput(output: OutputKind, p: HyperParameters): void {
+  if (outputsOf(p).includes(output)) return;
+  throw new UnsupportedError(
+    'UNSUPPORTED_FEATURE',
+    `this model ("${p.architecture}") generates no text, since its tokens attend to what follows them; it is for ` +
+      'embeddings: use model.embed(), or "smallmind embed"',
+    { architecture: p.architecture },
+  );
 }
 
 /** Reads what decides the graph, which may be in small tensors. The file's source is open until then. */
 export type Architecture = (gguf: Gguf) => Promise<ModelDefinition>;
+
+/** @throws {OptionError} for a context of more positions than the model has learned */
+export function requireTrainedPositions(nCtx: number, { nCtxTrain }: HyperParameters): void {
+  if (nCtx <= nCtxTrain) return;
+  throw new OptionError(
+    `"nCtx" expected at most ${nCtxTrain}, the positions that this model has learned, got ${nCtx}`,
+    { option: 'nCtx', value: nCtx },
+  );
+}
 
 /** Getters of checked numbers whose keys begin with the architecture's name; without a fallback a key must be there. */
 export interface ParameterReader {
@@ -121,6 +151,14 @@ export function splitRows(gguf: Gguf, whole: string, parts: Readonly<Record<stri
     }
   }
   return { ...gguf, tensors };
+}
+
+/** The file with the first row of a matrix, if it has that, as a vector of the same name. */
+export function firstRowOf(gguf: Gguf, name: string): Gguf {
+  const info = gguf.tensors.get(name);
+  if (info?.shape.length !== 2) return gguf;
+  const [nRows, ...shape] = info.shape as [number, number];
+  return { ...gguf, tensors: new Map(gguf.tensors).set(name, { ...info, shape, sizeBytes: info.sizeBytes / nRows }) };
 }
 
 /** The file with some vectors of every layer, by the name of their part, as matrices of one row. */

@@ -1,4 +1,4 @@
-// What decoders read from a file whatever their architecture: counts, heads, rotary positions.
+// What decoders and encoders read from a file whatever their architecture: counts, heads, rotary positions.
 
 import { GgufError, UnsupportedError } from '../base/errors.ts';
 import { readTensorBytes } from '../gguf/reader.ts';
@@ -7,7 +7,7 @@ import type { RopeConfig } from '../nn/rope.ts';
 import { parametersOf, tensorOf } from './model.ts';
 import type { HyperParameters, ParameterReader } from './model.ts';
 
-export interface DecoderParameters {
+export interface TransformerParameters {
   readonly hyperParameters: HyperParameters;
   /** Reads further keys. */
   readonly read: ParameterReader;
@@ -15,7 +15,8 @@ export interface DecoderParameters {
   readonly ropeFor: (nCtx: number) => Omit<RopeConfig, 'pairing'>;
 }
 
-export async function readDecoder(gguf: Gguf): Promise<DecoderParameters> {
+/** @param isCausal  what a file means that does not say */
+export async function readTransformer(gguf: Gguf, isCausal: boolean): Promise<TransformerParameters> {
   const architecture = gguf.metadata.getString('general.architecture');
   const read = parametersOf(gguf, architecture);
   const { count } = read;
@@ -35,6 +36,7 @@ export async function readDecoder(gguf: Gguf): Promise<DecoderParameters> {
     headDim,
     nFf: count('feed_forward_length'),
     nCtxTrain: count('context_length'),
+    isCausal: gguf.metadata.getBoolean(`${architecture}.attention.causal`, isCausal),
   };
   return { hyperParameters, read, ropeFor: await readRope(gguf, read, hyperParameters, nRot) };
 }
@@ -77,7 +79,7 @@ async function readRope(
   { count, positive }: ParameterReader,
   { architecture, headDim, nCtxTrain }: HyperParameters,
   nRot: number,
-): Promise<DecoderParameters['ropeFor']> {
+): Promise<TransformerParameters['ropeFor']> {
   const scaling = gguf.metadata.getString(`${architecture}.rope.scaling.type`, 'linear');
   if (!['none', 'linear', 'yarn', 'longrope'].includes(scaling)) {
     throw unsupported(gguf, `RoPE scaling "${scaling}" (none, linear, yarn and longrope are)`);

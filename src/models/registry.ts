@@ -2,6 +2,7 @@
 
 import { UnsupportedError } from '../base/errors.ts';
 import type { Gguf } from '../gguf/reader.ts';
+import { bert, jinaBertV3, nomicBert } from './encoder.ts';
 import { cohere2, commandR } from './cohere.ts';
 import { exaone, exaone4 } from './exaone.ts';
 import { gemma, gemma2, gemma3 } from './gemma.ts';
@@ -45,6 +46,9 @@ export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
   granite,
   granitemoe,
   'gpt-oss': gptOss,
+  bert,
+  'nomic-bert': nomicBert,
+  'jina-bert-v3': jinaBertV3,
   glm4,
   minicpm,
   exaone,

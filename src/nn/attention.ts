@@ -1,5 +1,6 @@
-// Causal self-attention with grouped heads, in two forms: fused over the paged key-value cache (generation), and
-// unfused over whole sequences (training, and the benchmark of its workspaces): split, scores, softmax, sum, merge.
+// Self-attention with grouped heads, in two forms: fused over the paged key-value cache, causal or not as the step says
+// (generation, embeddings); and unfused over whole sequences, causal (training, and the benchmark of its workspaces):
+// split, scores, softmax, sum, merge.
 
 import { BLOCK_FORMATS } from '../base/dtype.ts';
 import { UnsupportedError } from '../base/errors.ts';
@@ -44,8 +45,9 @@ export interface AttentionConfig {
   readonly rng?: DropoutRng;
 }
 
-/** The key-value cache of one layer, for generation. */
+/** The key-value cache of one layer. */
 export interface PagedCache {
+  /** Layers of the same number have the same memory: enough where nothing is read in a later step. */
   readonly layer: number;
   readonly limits: ProgramLimits;
 }
@@ -123,7 +125,7 @@ export class MultiHeadAttention extends Module {
     const keys = store('keys', k);
     const { scale = 1 / Math.sqrt(headDim), softcap = 0, window = 0 } = this.#config;
     const params = { nHead, nHeadKv, headDim, blockSize: KV_BLOCK_SIZE, scale, softcap, window };
-    const operands = [q, keys, values, step.positions, step.sequences, step.blockTables];
+    const operands = [q, keys, values, step.lastSeen, step.sequences, step.blockTables];
     if (this.#sinks) operands.push(this.#sinks);
     const attended = graph.apply('attention', operands, params, `${name}.attended`);
     return this.#out.forward(attended, `${name}.out`);

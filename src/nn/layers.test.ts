@@ -87,7 +87,7 @@ test('attention rotates queries and keys but not values, writes before it reads,
   assert.deepEqual([keys.inputs[1]!.op, values.inputs[1]!.op], ['rope', 'matmul']);
   assert.deepEqual([keys.inputs[0]!.name, values.inputs[0]!.name], ['keys.7', 'values.7']);
   assert.deepEqual(keys.shape, [5 * KV_BLOCK_SIZE, 8]);
-  assert.deepEqual(rest, [step.positions, step.sequences, step.blockTables]);
+  assert.deepEqual(rest, [step.lastSeen, step.sequences, step.blockTables]);
   assert.equal(keys.inputs[2], step.kvSlots);
   const { weight: _, ...matrices } = weightsOf(graph);
   assert.deepEqual(matrices, {

@@ -1,7 +1,8 @@
 // What all quantised formats have in common: a block is small integers (quants), scales and perhaps minima. A format is
 // data: where in a block's bytes the bits of each stand. Decoding follows from it, and so does packing for kernels.
 //   value = d · scale · (q − offset)   or   d · scale · level[q]   or   d · scale · q + minimum
-// where scale is 1, or a small integer that 16 or 32 values share, and minimum is m itself or −dMin · min.
+// where scale is 1, or a small integer that 16 or 32 values share, and minimum is m itself or −dMin · min. A scale's
+// sign may say which way values are shifted: d · |scale| · (q − offset) + d · scale · shift.
 
 import { BLOCK_FORMATS } from '../base/dtype.ts';
 import type { DType } from '../base/dtype.ts';
@@ -28,6 +29,14 @@ export interface Field {
   readonly shift?: number;
 }
 
+/** A number that some bits of a quant make: those of `mask`, moved down by `shift` (default 0), held within `clamp`. */
+export interface Term {
+  readonly factor: number;
+  readonly mask: number;
+  readonly shift?: number;
+  readonly clamp?: readonly [min: number, max: number];
+}
+
 export interface QuantizedFormat {
   readonly dtype: DType;
   /** Bits of a quant. Those of 8 bits are signed. */
@@ -35,6 +44,11 @@ export interface QuantizedFormat {
   readonly offset: number;
   /** Quants are indices of these, at most sixteen. */
   readonly levels?: readonly number[];
+  /**
+   * The levels without a table: level = Σ factor · number − offset. Kernels multiply each number on its own, and the
+   * bits of different masks are packed apart.
+   */
+  readonly terms?: readonly Term[];
   /** Values that share an integer scale; 0: there are none. */
   readonly scaleColumns: 0 | 16 | 32;
   readonly hasMinima: boolean;
@@ -52,6 +66,7 @@ export interface QuantizedFormat {
   /** One for every `scaleColumns` values: bytes, signed once `scaleOffset` (0 by default) is subtracted. */
   readonly scales?: readonly Field[];
   readonly scaleOffset?: number;
+  readonly shift?: number;
   readonly mins?: readonly Field[];
 }
 
@@ -98,9 +113,11 @@ function readerOf(fields: readonly Field[], n: number, offset = 0): ReadIntegers
 /** Decodes as ggml does: every product is rounded to float32. */
 export function codecOf(format: QuantizedFormat, encode?: Codec['encode']): Codec {
   const { dtype, bits, offset, levels, scaleColumns, hasMinima, dAt, dMinAt = 0, dFactor = 1, expansion } = format;
+  const { shift } = format;
   const { blockElements, blockBytes } = BLOCK_FORMATS[dtype];
   const expand = expansion && expanderOf(expansion, bits);
   const integer = (q: number): number => levels?.[q] ?? (bits === 8 ? (q << 24) >> 24 : q - offset);
+  const isShifted = hasMinima || shift !== undefined;
   const partSize = scaleColumns || blockElements;
   const nParts = blockElements / partSize;
   const quants = new Uint8Array(blockElements);
@@ -119,11 +136,12 @@ export function codecOf(format: QuantizedFormat, encode?: Codec['encode']): Code
       readScales(bytes, at, scales);
       readMins(bytes, at, mins);
       for (let part = 0; part < nParts; part++) {
-        const scale = scaleColumns ? Math.fround(d * scales[part]!) : d;
-        const minimum = scaleColumns ? -Math.fround(dMin * mins[part]!) : dMin;
+        const signed = scaleColumns ? Math.fround(d * scales[part]!) : d;
+        const scale = shift !== undefined && scales[part]! < 0 ? -signed : signed;
+        const minimum = shift !== undefined ? signed * shift : scaleColumns ? -Math.fround(dMin * mins[part]!) : dMin;
         for (let i = part * partSize; i < (part + 1) * partSize; i++) {
           const value = scale * integer(quants[i]!);
-          out[first + i] = hasMinima ? Math.fround(value) + minimum : value;
+          out[first + i] = isShifted ? Math.fround(value) + minimum : value;
         }
       }
     }

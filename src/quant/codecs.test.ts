@@ -11,7 +11,7 @@ import { ShapeError, SmallMindError, UnsupportedError } from '../base/errors.ts'
 import { f16ToF32, f32ToF16 } from '../base/float16.ts';
 import { getTensor, readGguf, readTensorBytes } from '../gguf/reader.ts';
 import { needsShared, sharedPath } from '../../test/shared-data.ts';
-import { CODECS, dequantize, quantize } from './codecs.ts';
+import { CODECS, QUANTIZED_FORMATS, dequantize, quantize } from './codecs.ts';
 
 const shared = needsShared();
 const dtypes = Object.keys(CODECS) as DType[];
@@ -28,6 +28,24 @@ function withCode(errorClass: new (...args: never[]) => SmallMindError, code: st
     assert.match(error.message, pattern);
     return true;
   };
+}
+
+for (const { dtype, bits, levels, terms, offset } of QUANTIZED_FORMATS) {
+  if (!terms) continue;
+  test(`the terms of ${dtype} come to its levels`, () => {
+    const sums = Array.from({ length: 1 << bits }, (_, q) => {
+      const numbers = terms.map(({ factor, mask, shift = 0, clamp: [min, max] = [0, 255] }) => {
+        return factor * Math.min(max, Math.max(min, (q & mask) >> shift));
+      });
+      return numbers.reduce((a, b) => a + b) - offset;
+    });
+    // A level that no quant of the format names is 0.
+    assert.ok(levels!.filter((level) => level !== 0).length > 2 ** (bits - 1));
+    assert.deepEqual(
+      sums.filter((_, q) => levels![q] !== 0),
+      levels!.filter((level) => level !== 0),
+    );
+  });
 }
 
 describe('vectors of the gguf package', () => {

@@ -3,16 +3,18 @@
 // back its threads, and fails with typed errors. What runs in a page is plain enough for all: no `using`.
 
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { after, before, describe, test } from 'node:test';
 import type { TestContext, TestOptions } from 'node:test';
+import { loadModel } from '../../src/index.ts';
 import { writeSource } from '../../src/cli/files.ts';
 import { syntheticModel } from '../../src/convert/synthetic-model.ts';
 import type { LoadOptions, Model } from '../../src/index.ts';
 import { greedyStory, loadGolden, modelPath, STORIES_F32 } from '../golden/golden-data.ts';
+import { ENCODER_KINDS, randomEncoderGguf } from '../random-encoder.ts';
 import { needsShared } from '../shared-data.ts';
 import { buildPackage, needsBrowser, openPage } from './browsers.ts';
 import type { BrowserPage } from './browsers.ts';
@@ -43,18 +45,27 @@ const STORIES_Q8 = 'stories260K-q8_0.gguf';
 const LARGE = 'SmolLM2-135M:Q4_0';
 /** A prompt of the story's tokens, for logits. */
 const TOKENS = [1, 403, 407, 261, 378];
+const BERT = { seed: 1, dtype: 'Q8_0', nLayer: 2, nEmbd: 64, nHead: 2, nFf: 96, nVocab: 300, nCtx: 64 } as const;
+const TEXTS = ['A cat sleeps.', 'dogs, 1 2 3?'];
 const GAP_MS_MAX = 50;
 /** Tests take up to 5 s. */
 const HANGING_MS = 25_000;
 
 const folder = mkdtempSync(join(tmpdir(), 'smallmind-browser-'));
 const large = join(folder, 'large.gguf');
-const files = { '/f32.gguf': modelPath(STORIES_F32), '/q8.gguf': modelPath(STORIES_Q8), '/large.gguf': large };
+const bert = join(folder, 'bert.gguf');
+const files = {
+  '/bert.gguf': bert,
+  '/f32.gguf': modelPath(STORIES_F32),
+  '/q8.gguf': modelPath(STORIES_Q8),
+  '/large.gguf': large,
+};
 
 before(async () => {
   if (PAGES.every(({ browser }) => needsBrowser(browser).skip)) return;
   buildPackage();
   await writeSource(syntheticModel(LARGE), large);
+  writeFileSync(bert, randomEncoderGguf(ENCODER_KINDS['bert']!, BERT));
 });
 after(() => rmSync(folder, { recursive: true }));
 
@@ -143,9 +154,9 @@ for (const { browser, isolated, kernels, threads } of PAGES) {
         assert.equal(chat.messages.length, 5);
         const messages = await page.evaluate(async (asked) => {
           const url = new URL('/dist/browser/index.js', location.href).href;
-          const { loadModel } = (await import(url)) as typeof smallmind;
+          const plain = (await import(url)) as typeof smallmind;
           const file = await (await fetch('/q8.gguf')).blob();
-          const loaded = await loadModel(file, { kernels: 'strict', threads: 2 });
+          const loaded = await plain.loadModel(file, { kernels: 'strict', threads: 2 });
           const talk = loaded.chat({ template: 'chatml', system: 'You tell stories.' });
           for (const question of asked) await talk.send(question, { maxTokens: 24, temperature: 0 }).result;
           await loaded.close();
@@ -154,6 +165,18 @@ for (const { browser, isolated, kernels, threads } of PAGES) {
         assert.deepEqual(messages, chat.messages);
       });
     }
+
+    testInPage('makes the vectors that Node makes with strict kernels, in a worker', async () => {
+      await using model = await loadModel(bert, { kernels: 'strict', thread: 'inline' });
+      const expected = (await model.embed(TEXTS)).data.map(({ embedding }) => Array.from(embedding));
+      const made = await page.evaluate(async (texts) => {
+        const loaded = await smallmind.loadModel(new URL('/bert.gguf', location.href), { kernels: 'strict' });
+        const { data } = await loaded.embed(texts);
+        await loaded.close();
+        return data.map(({ embedding }) => Array.from(embedding));
+      }, TEXTS);
+      assert.deepEqual(made, expected);
+    });
 
     testInPage('reads the head of a file by its URL with smallmind/gguf, and a tensor', async () => {
       const info = await page.evaluate(async () => {

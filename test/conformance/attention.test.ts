@@ -26,8 +26,8 @@ const SEQUENCES = [
 const N_BLOCK = 28;
 const N_BLOCK_PER_SEQ = 19;
 
-/** [sequence, position] of each row of q: batches mix sequences, in no order. */
-const QUERIES = [
+/** [sequence, last position that it sees] of each row of q: batches mix sequences, in no order. */
+const QUERIES: readonly Query[] = [
   [4, 598],
   [4, 599],
   [0, 0],
@@ -47,7 +47,17 @@ const QUERIES = [
   [4, 256],
   [4, 300],
   [4, 512],
-] as const;
+];
+
+/** Rows that all see the end of their sequence; the first few of a long one, then whole ones. */
+const WHOLE: readonly Query[] = [
+  [4, 3],
+  [0, 70],
+  [1, 1],
+  [2, 33],
+].flatMap(([s, n]) => Array.from({ length: n! }, (): Query => [s!, SEQUENCES[s!]!.nPast - 1]));
+
+type Query = readonly [sequence: number, lastSeen: number];
 
 /** Scores and their exponentials in float32; weights add up to 1, so results are of the size of values. */
 const TOLERANCE = 3e-6;
@@ -84,17 +94,26 @@ function filledCache(rig: Rig, name: 'keys' | 'values', dtype: KvDtype, { nHead,
   return rig.graph.apply('kvWrite', [written, rows, rig.ids(slots)], params);
 }
 
-function attend(rig: Rig, heads: Heads, dtype: KvDtype, rows: Dim = QUERIES.length, deviation = 1): Tensor {
+function attend(
+  rig: Rig,
+  heads: Heads,
+  dtype: KvDtype,
+  {
+    queries = QUERIES,
+    rows = queries.length,
+    deviation = 1,
+  }: { queries?: typeof QUERIES; rows?: Dim; deviation?: number } = {},
+): Tensor {
   const { nHead, headDim, sinks } = heads;
-  const q = rig.activations(rows, nHead * headDim, rig.numbers(QUERIES.length * nHead * headDim, deviation));
+  const q = rig.activations(rows, nHead * headDim, rig.numbers(queries.length * nHead * headDim, deviation));
   const keys = filledCache(rig, 'keys', dtype, heads);
   const values = filledCache(rig, 'values', dtype, heads);
-  const positions = rig.ids(
-    QUERIES.map(([, position]) => position),
+  const lastSeen = rig.ids(
+    queries.map(([, last]) => last),
     rows,
   );
   const sequences = rig.ids(
-    QUERIES.map(([sequence]) => sequence),
+    queries.map(([sequence]) => sequence),
     rows,
   );
   const tables = rig.ids(
@@ -104,7 +123,7 @@ function attend(rig: Rig, heads: Heads, dtype: KvDtype, rows: Dim = QUERIES.leng
   );
   const { nHeadKv, softcap = 0, window = 0 } = heads;
   const params = { nHead, nHeadKv, headDim, softcap, window, blockSize: KV_BLOCK_SIZE, scale: 1 / Math.sqrt(headDim) };
-  const operands = [q, keys, values, positions, sequences, tables];
+  const operands = [q, keys, values, lastSeen, sequences, tables];
   if (sinks) operands.push(rig.weight('F32', [nHead], Float32Array.from(sinks)));
   return rig.graph.apply('attention', operands, params);
 }
@@ -148,10 +167,22 @@ for (const dtype of KV_DTYPES) {
   conform(
     `attention of a number of rows that varies, ${dtype} cache`,
     (rig) => {
-      const y = attend(rig, { nHead: 3, nHeadKv: 1, headDim: headDimOfAll }, dtype, rowCount(QUERIES.length));
+      const heads = { nHead: 3, nHeadKv: 1, headDim: headDimOfAll };
+      const y = attend(rig, heads, dtype, { rows: rowCount(QUERIES.length) });
       rig.check('y', y, TOLERANCE, 1);
     },
     { steps: [19, 1, 0, 5, 2, 4].map((rows) => ({ rows })) },
+  );
+}
+
+for (const dtype of KV_DTYPES) {
+  conform(
+    `attention of whole texts, whose rows all see its end, ${dtype} cache`,
+    (rig) => {
+      const heads = { nHead: 2, nHeadKv: 1, headDim: HEAD_DIMS[dtype][0] };
+      rig.check('y', attend(rig, heads, dtype, { queries: WHOLE, rows: rowCount(WHOLE.length) }), TOLERANCE, 1);
+    },
+    { steps: [WHOLE.length, 3].map((rows) => ({ rows })) },
   );
 }
 
@@ -176,13 +207,13 @@ conform(
   'attention with a window, of a number of rows that varies',
   (rig) => {
     const heads = { nHead: 3, nHeadKv: 1, headDim: 8, window: 70 };
-    rig.check('y', attend(rig, heads, 'F16', rowCount(QUERIES.length)), TOLERANCE, 1);
+    rig.check('y', attend(rig, heads, 'F16', { rows: rowCount(QUERIES.length) }), TOLERANCE, 1);
   },
   { steps: [19, 1, 0, 5, 2, 4].map((rows) => ({ rows })) },
 );
 
 conform('attention whose scores differ by far more than an exponential can hold', (rig) => {
-  const y = attend(rig, { nHead: 2, nHeadKv: 1, headDim: 16 }, 'F32', QUERIES.length, 300);
+  const y = attend(rig, { nHead: 2, nHeadKv: 1, headDim: 16 }, 'F32', { deviation: 300 });
   // A score of hundreds has an ulp of 1e-5 or more, which the exponential passes on.
   rig.check('y', y, 1e-3, 1);
 });

@@ -3,12 +3,16 @@
 //   node wide-vectors.child.ts THREADS
 
 import { createHash } from 'node:crypto';
+import { BLOCK_FORMATS } from '../../src/base/dtype.ts';
 import type { DType } from '../../src/base/dtype.ts';
 import { loadModel } from '../../src/index.ts';
 import type { LoadOptions } from '../../src/index.ts';
 import { randomLlamaGguf } from '../random-model.ts';
 
-const DTYPES: readonly DType[] = ['F32', 'F16', 'BF16', 'Q8_0', 'Q4_0', 'Q5_1', 'IQ4_NL', 'Q3_K', 'Q4_K', 'Q6_K'];
+const DTYPES: readonly DType[] = [
+  ...(['F32', 'F16', 'BF16', 'Q8_0', 'Q4_0', 'IQ4_NL', 'MXFP4'] as const),
+  ...(['Q3_K', 'Q4_K', 'Q6_K', 'IQ1_S', 'IQ2_XS', 'IQ3_XXS'] as const),
+];
 const OPTIONS: readonly LoadOptions[] = [
   { kernels: 'auto' },
   { kernels: 'strict', kvType: 'F32' },
@@ -28,7 +32,7 @@ for (const dtype of DTYPES) {
     dtype,
     tied: false,
     ...shape,
-    ...(dtype.endsWith('K') ? WHOLE_BLOCKS : {}),
+    ...(BLOCK_FORMATS[dtype].blockElements === 256 ? WHOLE_BLOCKS : {}),
   });
   for (const options of OPTIONS) {
     await using model = await loadModel(bytes, { thread: 'inline', threads, prefillChunk: 37, ...options });

@@ -70,7 +70,7 @@ describe('4. training returns another tensor, of which 1 − p is kept and scale
       graph.output(y);
       const sigma = Math.sqrt((p * (1 - p)) / n);
       const scale = Math.fround(1 / (1 - p));
-      const inputs = graph.constants.get('x')!;
+      const inputs = graph.constants.get('x')!();
       for (const seed of [42, 43, 44]) {
         const [values] = await evaluate(graph, seed);
         const nKept = values!.reduce((count, value) => count + (value === 0 ? 0 : 1), 0);

@@ -124,7 +124,7 @@ export class ReferenceExecutor implements Executor {
         };
       }
       case 'constant': {
-        const data = Float64Array.from(known(this.#last.constants, node.name));
+        const data = Float64Array.from(known(this.#last.constants, node.name)());
         return { data, rows: this.#rows(rowsOf(node)), columns: columnsOf(node) };
       }
       case 'input': {

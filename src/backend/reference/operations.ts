@@ -63,11 +63,11 @@ const kvWrite: Evaluate = ([state, rows, slots]) => {
   return state!;
 };
 
-const attention: Evaluate = ([q, keys, values, positions, sequences, blockTables, sinks], params) => {
+const attention: Evaluate = ([q, keys, values, lastSeen, sequences, blockTables, sinks], params) => {
   const { nHead, nHeadKv, headDim, blockSize, scale, softcap: cap = 0, window = 0 } = params as Record<string, number>;
   const out = new Float64Array(q!.data.length);
   for (let r = 0; r < q!.rows; r++) {
-    const nKeys = positions!.data[r]! + 1;
+    const nKeys = lastSeen!.data[r]! + 1;
     const firstSeen = window ? Math.max(0, nKeys - window) : 0;
     const cacheRow = (p: number): number =>
       at(blockTables!, sequences!.data[r]!, Math.floor(p / blockSize!)) * blockSize! + (p % blockSize!);

@@ -8,7 +8,7 @@ import type { Local } from './emit/expression.ts';
 import type { FunctionBuilder } from './emit/function-builder.ts';
 import { i32, ptr, v128 } from './emit/operations.ts';
 import { multiplyAdd } from './kernels/floats.ts';
-import { pairSums, quadSums, termsIn16Bits, turnProducts } from './kernels/integer-sums.ts';
+import { pairSums, quadSums, totalOf, turnProducts } from './kernels/integer-sums.ts';
 import { COUNTER_SLOT, COUNTER_STRIDE_SLOT, OUT_SLOT, SLOT_BYTES, setAddress } from './kernels/kernel.ts';
 import type { KernelSet, KernelVariant, Routine } from './kernels/kernel.ts';
 import { interleavingOf, quantizedFormatOf } from './kernels/weights.ts';
@@ -113,14 +113,17 @@ function integerBlock(
   variant: KernelVariant,
 ) {
   const isQuads = interleavingOf(format, variant) === 'quads';
-  const sums = isQuads ? quadSums(f, x.length, 1, termsIn16Bits(format, variant)) : pairSums(f, x.length, 1);
+  const sums = isQuads ? quadSums(f, x.length, 1, format, variant) : pairSums(f, x.length, 1);
   const addTurn = turnProducts(f, sums, x);
   return (): void => {
-    sums.begin();
+    for (const each of sums) each.begin();
     for (let turn = 0; turn < (isQuads ? 8 : 16); turn++) {
-      addTurn(turn, v128.load(w, 32 * turn), v128.load(w, 32 * turn + 16));
+      addTurn(
+        turn,
+        sums.map(() => [v128.load(w, 32 * turn), v128.load(w, 32 * turn + 16)]),
+      );
     }
-    x.forEach((_, c) => halves.forEach((sum, h) => sum.set(v128.xor(sum, sums.total(c, 0, h)))));
+    x.forEach((_, c) => halves.forEach((sum, h) => sum.set(v128.xor(sum, totalOf(sums, c, 0, h)))));
   };
 }
 

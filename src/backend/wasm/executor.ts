@@ -280,6 +280,6 @@ function fillConstants(
     if (leaf.op !== 'constant') continue;
     const values = graphs.map((g) => g.constants.get(leaf.name)).find((v) => v !== undefined);
     assert(values, `constant "${leaf.name}" has no values`);
-    new Float32Array(memory.buffer, layout.leafAddress(leaf)).set(values);
+    new Float32Array(memory.buffer, layout.leafAddress(leaf)).set(values());
   }
 }

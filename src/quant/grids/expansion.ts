@@ -20,17 +20,19 @@ export interface BitField {
 export interface Expansion {
   readonly grid: Grid;
   readonly d: readonly BitField[];
-  /** s, where the scale is 2s + 1. */
+  /** s, where the scale is 2s + 1, with a sign where `signKind` says so. */
   readonly scales: readonly BitField[];
   readonly nScales: 8 | 16;
   /** Of tuples of the grid. */
   readonly indices: readonly BitField[];
   /**
    * For each eight quants: a bit each, `eight`; seven of them, and in all an even number is set, `even`; or one bit for
-   * all, `one`. Where it is set, the quant has its highest bit.
+   * all, `one`. Of `one`, quants are the integers, with their highest bit where that is set. Otherwise they are in the
+   * order of the values: integers with their highest bit, and where the sign is set, all their bits are inverted. A
+   * sign for each scale, `scale`, is the scale's own, and quants are the integers.
    */
   readonly signs: readonly BitField[];
-  readonly signKind: 'eight' | 'even' | 'one';
+  readonly signKind: 'eight' | 'even' | 'one' | 'scale';
 }
 
 export const EXPANDED_SCALES_AT = 16;
@@ -54,18 +56,23 @@ export function expanderOf(expansion: Expansion, bits: number): (bytes: Uint8Arr
   const { grid, d, scales, nScales, indices, signs, signKind } = expansion;
   const out = new Uint8Array(EXPANDED_BYTES);
   const highest = 1 << (bits - 1);
+  const [always, signed] = signKind === 'one' ? [0, highest] : [highest, 2 * highest - 1];
   return (bytes, at) => {
     const dBits = integerAt(d, bytes, at, 0);
     out[0] = dBits;
     out[1] = dBits >> 8;
-    for (let i = 0; i < nScales; i++) out[EXPANDED_SCALES_AT + i] = 2 * integerAt(scales, bytes, at, i) + 1;
+    for (let i = 0; i < nScales; i++) {
+      const scale = 2 * integerAt(scales, bytes, at, i) + 1;
+      out[EXPANDED_SCALES_AT + i] = signKind === 'scale' && integerAt(signs, bytes, at, i) === 1 ? -scale : scale;
+    }
     for (let i = 0; i < 256 / grid.width; i++) {
       const from = grid.width * integerAt(indices, bytes, at, i);
       out.set(grid.integers.subarray(from, from + grid.width), EXPANDED_QUANTS_AT + grid.width * i);
     }
+    if (signKind === 'scale') return out;
     for (let i = 0; i < 256; i++) {
       const mask = signMask(integerAt(signs, bytes, at, i >> 3), signKind);
-      if ((mask >> (i & 7)) & 1) out[EXPANDED_QUANTS_AT + i]! |= highest;
+      out[EXPANDED_QUANTS_AT + i]! ^= always ^ ((mask >> (i & 7)) & 1 ? signed : 0);
     }
     return out;
   };

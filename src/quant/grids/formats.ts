@@ -10,25 +10,57 @@ import { EXPANDED_QUANTS_AT, EXPANDED_SCALES_AT } from './expansion.ts';
 import type { BitField, Expansion } from './expansion.ts';
 import { IQ1_S_GRID, IQ2_S_GRID, IQ2_XS_GRID, IQ2_XXS_GRID, IQ3_S_GRID, IQ3_XXS_GRID } from './tables.ts';
 
-interface Family {
-  readonly bits: 3 | 4;
-  readonly levels: readonly number[];
-  readonly dFactor: number;
-}
+type Family = Pick<QuantizedFormat, 'bits' | 'levels' | 'terms' | 'offset' | 'shift' | 'dFactor'>;
 
-/** Levels by quant: without its highest bit, then with it. */
-const mirrored = (magnitudes: readonly number[]): number[] => [...magnitudes, ...magnitudes.map((x) => -x)];
+/** Levels by quant, in ascending order. */
+const mirrored = (magnitudes: readonly number[]): number[] => [
+  ...magnitudes.toReversed().map((x) => -x),
+  ...magnitudes,
+];
 
-const IQ1: Family = { bits: 3, levels: [-7, 1, 9, 0, -9, -1, 7, 0], dFactor: 1 / 8 };
-const IQ2: Family = { bits: 3, levels: mirrored([8, 25, 43, 0]), dFactor: 1 / 8 };
-const IQ3_FINE: Family = { bits: 4, levels: mirrored([4, 12, 20, 28, 36, 44, 52, 62]), dFactor: 1 / 4 };
-const IQ3_EVEN: Family = { bits: 4, levels: mirrored([1, 3, 5, 7, 9, 11, 13, 15]), dFactor: 1 };
+const IQ1_SHIFTED: Family = { bits: 2, offset: 1, shift: 1 / 8 };
+const IQ1_LEVELS: Family = {
+  bits: 3,
+  levels: [-7, 1, 9, 0, -9, -1, 7, 0],
+  terms: [
+    { factor: 8, mask: 0b011 },
+    { factor: -2, mask: 0b100, shift: 2 },
+  ],
+  offset: 7,
+  dFactor: 1 / 8,
+};
+const IQ2: Family = {
+  bits: 3,
+  levels: mirrored([8, 25, 43, 0]),
+  terms: [
+    { factor: 17, mask: 0b101 },
+    { factor: 35, mask: 0b010, shift: 1 },
+  ],
+  offset: 60,
+  dFactor: 1 / 8,
+};
+const IQ3_FINE: Family = {
+  bits: 4,
+  levels: mirrored([4, 12, 20, 28, 36, 44, 52, 62]),
+  terms: [
+    { factor: 10, mask: 0b1111 },
+    { factor: -2, mask: 0b1111, clamp: [1, 14] },
+  ],
+  offset: 60,
+  dFactor: 1 / 4,
+};
+const IQ3_EVEN: Family = {
+  bits: 4,
+  levels: mirrored([1, 3, 5, 7, 9, 11, 13, 15]),
+  terms: [{ factor: 2, mask: 0b1111 }],
+  offset: 15,
+  dFactor: 1,
+};
 
 const gridFormat = (dtype: DType, family: Family, expansion: Omit<Expansion, 'nScales'>, scaleColumns: 16 | 32) =>
   ({
     ...family,
     dtype,
-    offset: 0,
     scaleColumns,
     hasMinima: false,
     expansion: { ...expansion, nScales: scaleColumns === 16 ? 16 : 8 },
@@ -113,13 +145,13 @@ export const IQ3_S: QuantizedFormat = gridFormat(
 /** Words of 16 bits: the high three bits of four indices, a scale, and whether 1/8 is subtracted. */
 export const IQ1_S: QuantizedFormat = gridFormat(
   'IQ1_S',
-  IQ1,
+  IQ1_SHIFTED,
   {
     grid: IQ1_S_GRID,
     d: D,
     indices: [bytesAt(2), { bit: 8 * 34, width: 3, stride: 16, each: 4, innerStride: 3, to: 8 }],
-    signs: [{ bit: 8 * 34 + 15, width: 1, stride: 16, each: 4 }],
-    signKind: 'one',
+    signs: [{ bit: 8 * 34 + 15, width: 1, stride: 16 }],
+    signKind: 'scale',
     scales: [{ bit: 8 * 34 + 12, width: 3, stride: 16 }],
   },
   32,
@@ -128,7 +160,7 @@ export const IQ1_S: QuantizedFormat = gridFormat(
 /** Words of 16 bits: four scales, and four bits of d. */
 export const IQ1_M: QuantizedFormat = gridFormat(
   'IQ1_M',
-  IQ1,
+  IQ1_LEVELS,
   {
     grid: IQ1_S_GRID,
     d: [0, 1, 2, 3].map((i) => ({ bit: 8 * 48 + 16 * i + 12, width: 4, stride: 0, to: 4 * i }) as const),

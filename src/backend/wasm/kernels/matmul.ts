@@ -13,8 +13,9 @@ import type { FunctionBuilder } from '../emit/function-builder.ts';
 import { f32x4, i16x8, i32, i32x4, i8x16, ptr, v128 } from '../emit/operations.ts';
 import type { QuantizedFormat } from '../../../quant/block.ts';
 import { QUANTIZED_FORMATS } from '../../../quant/codecs.ts';
-import { multiplyAdd, splatF32 } from './floats.ts';
-import { pairSums, quadSums, termsIn16Bits, turnProducts } from './integer-sums.ts';
+import { multiplyAdd, splatF32, splatI32 } from './floats.ts';
+import { pairSums, quadSums, totalOf, turnProducts } from './integer-sums.ts';
+import type { Sums } from './integer-sums.ts';
 import { addressAt } from './kernel.ts';
 import type { Kernel, KernelBody, KernelVariant } from './kernel.ts';
 import {
@@ -27,11 +28,12 @@ import {
   headerBytes,
   interleavingOf,
   layoutOf32,
-  offsetOf,
+  productOffsetOf,
   quantizedFormatOf,
   scaledFloatColumn,
+  termsOf,
 } from './weights.ts';
-import type { UseColumn } from './weights.ts';
+import type { PairedScales, UseColumn } from './weights.ts';
 
 /** Accumulators of a group in a tile: [row of x][rows 0..3 and 4..7 of the group]. */
 type Accumulators = readonly (readonly [Local<'v128'>, Local<'v128'>])[];
@@ -393,33 +395,51 @@ const dequantizingSource = (variant: KernelVariant): MatmulSource => ({
 function integerSource(format: QuantizedFormat, variant: KernelVariant): MatmulSource {
   const isQuads = interleavingOf(format, variant) === 'quads';
   const xBlockBytes = ACTIVATION_BLOCK_BYTES[isQuads ? 'Q8A' : 'Q8W'];
-  const offset = offsetOf(format, variant);
+  const offset = productOffsetOf(format, variant);
   const prepare = (f: FunctionBuilder): Tile => {
-    const reader = new BlockReader(f, format, variant);
-    const [scale, sum, scaledSum] = ['xScale', 'xSum', 'xScaledSum'].map((name) => f.local('v128', name)) as [
-      Local<'v128'>,
-      Local<'v128'>,
-      Local<'v128'>,
-    ];
+    const reader = new BlockReader(f, format, variant, true);
+    const scale = f.local('v128', 'xScale');
+    const [offsetSum, scaledSum] = [f.local('v128', 'offsetSum'), f.local('v128', 'xScaledSum')];
+    const xSums = f.local('v128', 'xSums');
+    /** Of both parts at once: their sums side by side, times scales that stand so. */
+    const addPairs = (
+      scales: PairedScales,
+      p: Expr<'ptr'>,
+      c: number,
+      sums: readonly Sums[],
+      accumulators: Accumulators[number],
+    ): void => {
+      xSums.set(v128.load32_splat(p, 4));
+      if (offset !== 0) offsetSum.set(i16x8.mul(xSums, splatI32(offset * 0x00010001)));
+      accumulators.forEach((acc, h) => {
+        const [first, last] = [0, 1].map((i) => totalOf(sums, c, i, h)) as [Expr<'v128'>, Expr<'v128'>];
+        const both = v128.or(v128.and(first, splatI32(0xffff)), i32x4.shl(last, 16));
+        const dot = i32x4.dot_i16x8_s(both, scales.scale[h]!);
+        const centred = offset === 0 ? dot : i32x4.sub(dot, i32x4.dot_i16x8_s(scales.scale[h]!, offsetSum));
+        acc.set(multiplyAdd(variant, f32x4.convert_i32x4_s(centred), f32x4.mul(reader.d[h]!, scale), acc));
+        if (!scales.minimum) return;
+        const minimum = f32x4.convert_i32x4_s(i32x4.dot_i16x8_s(scales.minimum[h]!, xSums));
+        acc.set(multiplyAdd(variant, minimum, f32x4.mul(reader.dMin![h]!, scale), acc));
+      });
+    };
     return ([group], x, nBlocks) => {
       const { w, accumulators } = group!;
       const nParts = reader.parts.length;
-      const sums = isQuads
-        ? quadSums(f, x.length, nParts, termsIn16Bits(format, variant))
-        : pairSums(f, x.length, nParts);
+      const sums = isQuads ? quadSums(f, x.length, nParts, format, variant) : pairSums(f, x.length, nParts);
       const addTurn = turnProducts(f, sums, x);
       each32(f, reader, w, nBlocks, () => {
-        sums.begin();
-        if (isQuads) reader.steps(w, addTurn);
-        else reader.words(w, addTurn);
+        for (const each of sums) each.begin();
+        if (isQuads) reader.numbers(w, addTurn);
+        else reader.words(w, (turn, ...both) => addTurn(turn, [both]));
         x.forEach((p, c) => {
           scale.set(v128.load32_splat(p, 0));
+          if (reader.pairs) return addPairs(reader.pairs, p, c, sums, accumulators[c]!);
           reader.parts.forEach((part, i) => {
-            if (offset !== 0 || part.minimum) sum.set(activationSum(p, nParts, i));
-            if (part.minimum) scaledSum.set(f32x4.mul(f32x4.convert_i32x4_s(sum), scale));
+            if (offset !== 0) offsetSum.set(activationSum(p, nParts, i, offset));
+            if (part.minimum) scaledSum.set(f32x4.mul(f32x4.convert_i32x4_s(activationSum(p, nParts, i, 1)), scale));
             accumulators[c]!.forEach((acc, h) => {
-              const dot = sums.total(c, i, h);
-              const centred = offset === 0 ? dot : i32x4.sub(dot, i32x4.shl(sum, 31 - Math.clz32(offset)));
+              const dot = totalOf(sums, c, i, h);
+              const centred = offset === 0 ? dot : i32x4.sub(dot, offsetSum);
               const value = f32x4.convert_i32x4_s(centred);
               acc.set(multiplyAdd(variant, value, f32x4.mul(part.scale[h]!, scale), acc));
               if (part.minimum) acc.set(multiplyAdd(variant, part.minimum[h]!, scaledSum, acc));
@@ -430,15 +450,18 @@ function integerSource(format: QuantizedFormat, variant: KernelVariant): MatmulS
       });
     };
   };
-  const tileRows = variant.wide ? [8, 4, 1] : [4, 1];
+  // Two terms take twice the registers.
+  const tileRows = variant.wide && termsOf(format).length === 1 ? [8, 4, 1] : [4, 1];
   return { tileRows, groupsOfOne: 1, expansionRows: Infinity, prepare };
 }
 
-/** Sum of the activations that part `i` of a block meets, in every lane. The block keeps those of its two halves. */
-function activationSum(x: Expr<'ptr'>, nParts: number, i: number): Expr<'v128'> {
-  const sums = v128.load32_splat(x, 4);
-  if (nParts === 1) return i32x4.dot_i16x8_s(sums, i16x8.const(1, 1, 1, 1, 1, 1, 1, 1));
-  return i === 0 ? i32x4.shr_s(i32x4.shl(sums, 16), 16) : i32x4.shr_s(sums, 16);
+/**
+ * `factor` times the sum of the activations that part `i` of a block meets, in every lane. The block keeps the sums of
+ * its two halves.
+ */
+function activationSum(x: Expr<'ptr'>, nParts: number, i: number, factor: number): Expr<'v128'> {
+  const [first, last] = [0, 1].map((half) => (nParts === 1 || half === i ? factor : 0)) as [number, number];
+  return i32x4.dot_i16x8_s(v128.load32_splat(x, 4), splatI32((last << 16) | first));
 }
 
 function matmulValues({ out, inputs }: Instruction, dtype: DType): Record<string, number> {

@@ -4,12 +4,13 @@
 // Packed, a block of eight rows of a quantised format is: d of each row; f16 dmin of each row if it has minima;
 // then for each 32 columns: sub-scales, the plane of low bits, the plane of high bits. Expanded to bytes, 32 columns
 // are 16 vectors v of 16 bytes; a plane of n bits stores v, v + 2n, v + 4n … in the same bytes, from the low bits on.
+// Levels that are sums of terms have a plane for each mask of theirs.
 //   quads  vector 2s + h: rows 4h .. 4h + 3, columns 4s .. 4s + 3 of each: what the relaxed dot product wants
 //   pairs  vector v: all rows, columns 2v and 2v + 1 of each: what the dot product of 16-bit integers wants
 
 import { BLOCK_FORMATS } from '../../../base/dtype.ts';
 import type { DType } from '../../../base/dtype.ts';
-import type { QuantizedFormat } from '../../../quant/block.ts';
+import type { QuantizedFormat, Term } from '../../../quant/block.ts';
 import { QUANTIZED_FORMATS } from '../../../quant/codecs.ts';
 import type { Expr, Local } from '../emit/expression.ts';
 import type { FunctionBuilder } from '../emit/function-builder.ts';
@@ -34,10 +35,32 @@ const HALF_ROWS_BYTES = 16;
 /** Of a plane, for 32 columns of eight rows, for each bit. */
 const PLANE_BYTES_A_BIT = 32;
 
-/** Bits of the two planes. */
-export function planesOf({ bits }: QuantizedFormat): { readonly lowBits: 8 | 4 | 2; readonly highBits: 0 | 1 | 2 } {
+/** Which bits of the quants a plane holds, and by how much those that share its bytes are moved up. */
+export interface Plane {
+  readonly mask: number;
+  readonly nBits: number;
+  readonly shifts: readonly number[];
+}
+
+const shiftBits = (bits: number, shift: number): number => (shift < 0 ? bits >> -shift : bits << shift);
+
+function planeOf(mask: number): Plane {
+  const shifts: number[] = [];
+  const lowest = Math.clz32(mask & -mask) - 31;
+  for (let used = 0, shift = lowest; shift < 8; shift++) {
+    const bits = shiftBits(mask, shift);
+    if (bits > 255 || (bits & used) !== 0) continue;
+    shifts.push(shift);
+    used |= bits;
+  }
+  return { mask, nBits: 8 / shifts.length, shifts };
+}
+
+/** The plane of low bits first. */
+function planesOf({ bits, terms }: QuantizedFormat): readonly Plane[] {
   const lowBits = bits === 8 ? 8 : bits >= 4 ? 4 : 2;
-  return { lowBits, highBits: (bits - lowBits) as 0 | 1 | 2 };
+  const masks = terms?.map(({ mask }) => mask) ?? [(1 << lowBits) - 1, (1 << bits) - (1 << lowBits)];
+  return [...new Set(masks)].filter((mask) => mask !== 0).map(planeOf);
 }
 
 /** Minima of 16 columns have four bits, like their scales, and share a byte with them: scale in the low half. */
@@ -46,11 +69,14 @@ const sharesBytes = ({ scaleColumns, hasMinima }: QuantizedFormat): boolean => s
 /** Where the parts of 32 columns lie, from their start. */
 export function layoutOf32(format: QuantizedFormat) {
   const { scaleColumns, hasMinima } = format;
-  const { lowBits, highBits } = planesOf(format);
   const scaleBytes = scaleColumns === 0 ? 0 : (32 / scaleColumns) * ROWS;
-  const low = scaleBytes + (scaleColumns === 32 && hasMinima ? ROWS : 0);
-  const high = low + PLANE_BYTES_A_BIT * lowBits;
-  return { mins: scaleBytes, low, high, sizeBytes: high + PLANE_BYTES_A_BIT * highBits };
+  let sizeBytes = scaleBytes + (scaleColumns === 32 && hasMinima ? ROWS : 0);
+  const planes = planesOf(format).map((plane) => {
+    const at = sizeBytes;
+    sizeBytes += PLANE_BYTES_A_BIT * plane.nBits;
+    return { ...plane, at };
+  });
+  return { mins: scaleBytes, planes, sizeBytes };
 }
 
 const D_BYTES = { F16: 2, F32: 4, E8M0: 1 } as const;
@@ -82,9 +108,14 @@ const isSigned = ({ bits, levels }: QuantizedFormat): boolean =>
 /** Levels that are looked up with an offset added in every variant. */
 const isShifted = (format: QuantizedFormat): boolean => format.levels !== undefined && !isSigned(format);
 
-/** Bits of a quant as kernels multiply it, once levels are looked up. */
-export const productBits = (format: QuantizedFormat): number =>
-  isShifted(format) ? levelBits(format.levels!) : format.bits;
+/** What kernels multiply of a quant: its terms, or all of it, levels looked up. */
+export function termsOf(format: QuantizedFormat): readonly Term[] {
+  const nBits = isShifted(format) ? levelBits(format.levels!) : format.bits;
+  return format.terms ?? [{ factor: 1, mask: (1 << nBits) - 1 }];
+}
+
+/** The largest that its number can be. */
+export const maxOf = ({ mask, shift = 0, clamp }: Term): number => clamp?.[1] ?? mask >> shift;
 
 /**
  * Whether signed quants have 128 added, as the 8-bit unsigned operand of the relaxed dot product wants them. Q8_0 is
@@ -93,15 +124,22 @@ export const productBits = (format: QuantizedFormat): number =>
 export const isBiased = (variant: KernelVariant): boolean => variant.dot === 'u8';
 
 /** The relaxed dot product where its unsigned operand holds the quants. */
-export function interleavingOf(format: QuantizedFormat, { dot }: KernelVariant): Interleaving {
-  return dot === 'u8' || (dot !== 'i16' && !isSigned(format)) ? 'quads' : 'pairs';
+export function interleavingOf(format: QuantizedFormat, { dot, wide }: KernelVariant): Interleaving {
+  if (dot === 'u8') return 'quads';
+  // V8 looks levels up in 128 bits, and pairs what follows only if that extends them to 16 bits.
+  const isNarrowed = wide && format.levels !== undefined && !format.terms;
+  return dot === 'i16' || isSigned(format) || isNarrowed ? 'pairs' : 'quads';
 }
 
 /** What must be subtracted from the bytes that `BlockReader.steps` gives. */
-export function offsetOf(format: QuantizedFormat, variant: KernelVariant): number {
+function offsetOf(format: QuantizedFormat, variant: KernelVariant): number {
   if (isShifted(format)) return levelOffset(format.levels!);
   return isSigned(format) ? (isBiased(variant) ? 128 : 0) : format.offset;
 }
+
+/** What must be subtracted from the products of `BlockReader.numbers` or `words`. */
+export const productOffsetOf = (format: QuantizedFormat, variant: KernelVariant): number =>
+  format.terms && interleavingOf(format, variant) === 'quads' ? format.offset : offsetOf(format, variant);
 
 /** Scale and minimum of a part of 32 columns: of all of them, or of the first or last 16. */
 export interface Part {
@@ -110,35 +148,61 @@ export interface Part {
   readonly minimum: Halves | undefined;
 }
 
+/**
+ * Scales of two parts as 16-bit integers, of a row side by side: what the dot product of pairs multiplies with numbers
+ * of the two parts.
+ */
+export interface PairedScales {
+  readonly scale: Halves;
+  readonly minimum: Halves | undefined;
+}
+
+/** Of a part: of all 32 columns, or of 16. */
+const SUM_MAX = 16 * 127;
+
+/** Whether products of a part and scales of two parts have 16 bits. */
+const pairsScales = (format: QuantizedFormat): boolean => {
+  const [first, ...others] = termsOf(format);
+  return format.scaleColumns === 16 && others.length === 0 && SUM_MAX * maxOf(first!) < 2 ** 15;
+};
+
 /** Reads a packed block of eight rows of a quantised format. Emits into the function that it was made in. */
 export class BlockReader {
   readonly format: QuantizedFormat;
   /** One, or one for each 16 columns. `scales` sets them. */
   readonly parts: readonly Part[];
+  /** In place of `parts`, where they are asked for and the format has such. */
+  readonly pairs: PairedScales | undefined;
+  readonly d: Halves;
+  readonly dMin: Halves | undefined;
   readonly #f: FunctionBuilder;
   readonly #half: HalfToFloat;
-  readonly #d: Halves;
-  readonly #dMin: Halves | undefined;
+  /** Of the plane of low bits what is at hand, of that of high bits all. */
   readonly #low: readonly Local<'v128'>[];
   readonly #high: readonly Local<'v128'>[];
-  readonly #levels: Local<'v128'> | undefined;
+  readonly #numbers: readonly Halves[];
+  readonly #lookUp: (quants: Vector) => Vector;
 
-  constructor(f: FunctionBuilder, format: QuantizedFormat, variant: KernelVariant) {
+  constructor(f: FunctionBuilder, format: QuantizedFormat, variant: KernelVariant, wantsPairs = false) {
     const halves = (name: string): Halves => f.localArray('v128', name, 2) as unknown as Halves;
-    const { scaleColumns, hasMinima, levels } = format;
+    const { scaleColumns, hasMinima } = format;
+    const [, highPlane] = planesOf(format);
     this.#f = f;
     this.format = format;
     this.#half = new HalfToFloat(f, format.dFactor);
-    this.#d = halves('d');
-    this.#dMin = hasMinima ? halves('dMin') : undefined;
-    const own = (): Part => ({ scale: halves('scale'), minimum: hasMinima ? halves('minimum') : undefined });
-    const whole: Part = { scale: this.#d, minimum: this.#dMin };
+    this.d = halves('d');
+    const hasMinimum = hasMinima || format.shift !== undefined;
+    this.dMin = hasMinimum ? halves('dMin') : undefined;
+    const own = (): Part => ({ scale: halves('scale'), minimum: hasMinimum ? halves('minimum') : undefined });
+    const whole: Part = { scale: this.d, minimum: this.dMin };
     this.parts = scaleColumns === 0 ? [whole] : Array.from({ length: 32 / scaleColumns }, own);
     this.#low = f.localArray('v128', 'quants', 2);
-    this.#high = f.localArray('v128', 'highBits', 2 * planesOf(format).highBits);
-    const offset = offsetOf(format, variant);
-    const lanes = levels && Array.from({ length: 16 }, (_, i) => offset + (levels[i] ?? 0));
-    this.#levels = lanes && f.let('levels', i8x16.const(...lanes));
+    this.#high = f.localArray('v128', 'highBits', highPlane ? 2 * highPlane.nBits : 0);
+    const isPaired = wantsPairs && pairsScales(format);
+    const words = (): Halves => halves('words');
+    this.pairs = isPaired ? { scale: words(), minimum: hasMinima ? words() : undefined } : undefined;
+    this.#numbers = planesOf(format).map(() => halves('number'));
+    this.#lookUp = levelTable(f, format, variant);
   }
 
   /** Blocks of 32 columns that share d and dmin. */
@@ -149,10 +213,12 @@ export class BlockReader {
   /** d and dmin, from the start of the block. */
   header(w: Expr<'ptr'>): void {
     const { dType = 'F16' } = this.format;
-    if (dType === 'F16') this.#d.forEach((d, h) => d.set(this.#half.convert(v128.load16x4_s(w, 8 * h))));
-    if (dType === 'F32') this.#d.forEach((d, h) => d.set(v128.load(w, 16 * h)));
+    if (dType === 'F16') this.d.forEach((d, h) => d.set(this.#half.convert(v128.load16x4_s(w, 8 * h))));
+    if (dType === 'F32') this.d.forEach((d, h) => d.set(v128.load(w, 16 * h)));
     if (dType === 'E8M0') this.#powersOfTwo(w);
-    this.#dMin?.forEach((dMin, h) => {
+    const { shift } = this.format;
+    this.dMin?.forEach((dMin, h) => {
+      if (shift !== undefined) return dMin.set(f32x4.mul(this.d[h]!, splatF32(shift)));
       const value = this.#half.convert(v128.load16x4_s(w, HALF_ROWS_BYTES + 8 * h));
       // A minimum of its own is added, one that integers multiply is subtracted.
       dMin.set(this.format.scaleColumns === 0 ? value : f32x4.neg(value));
@@ -166,7 +232,7 @@ export class BlockReader {
     [i32x4.extend_low_i16x8_u(words), i32x4.extend_high_i16x8_u(words)].forEach((extended, h) => {
       exponent.set(extended);
       const subnormal = v128.and(i32x4.eq(exponent, v128.zero()), splatI32(0x00400000));
-      this.#d[h]!.set(f32x4.mul(v128.or(i32x4.shl(exponent, 23), subnormal), splatF32(0.5)));
+      this.d[h]!.set(f32x4.mul(v128.or(i32x4.shl(exponent, 23), subnormal), splatF32(0.5)));
     });
   }
 
@@ -179,16 +245,23 @@ export class BlockReader {
 
   #scalesOf32(w: Expr<'ptr'>): void {
     const { scale, minimum } = this.parts[0]!;
-    setProducts(scale, this.#f.let('scales', v128.load8x8_s(w)), this.#d);
+    const scales = this.#f.let('scales', v128.load8x8_s(w));
+    if (minimum && this.format.shift !== undefined) {
+      setProducts(minimum, scales, this.dMin!);
+      return setProducts(scale, this.#f.let('scales', i16x8.abs(scales)), this.d);
+    }
+    setProducts(scale, scales, this.d);
     if (!minimum) return;
     const mins = v128.load8x8_s(w, layoutOf32(this.format).mins);
-    setProducts(minimum, this.#f.let('mins', mins), this.#dMin!);
+    setProducts(minimum, this.#f.let('mins', mins), this.dMin!);
   }
 
   /** Bytes are pairs: of row 0 those of the first and of the last 16 columns, and so on. */
   #scalesOf16(w: Expr<'ptr'>): void {
     const f = this.#f;
     const bytes = f.let('scalePairs', v128.load(w));
+    const nibble = splatI32(0x0f0f0f0f);
+    if (this.pairs) return this.#pairedScales(bytes, nibble);
     const words = f.local('v128', 'words');
     const split = (source: Vector, target: (part: Part) => Halves, factor: Halves): void => {
       const all = f.let('all', source);
@@ -199,10 +272,20 @@ export class BlockReader {
         });
       });
     };
-    if (!sharesBytes(this.format)) return split(bytes, (part) => part.scale, this.#d);
-    const nibble = splatI32(0x0f0f0f0f);
-    split(v128.and(bytes, nibble), (part) => part.scale, this.#d);
-    split(v128.and(i16x8.shr_u(bytes, 4), nibble), (part) => part.minimum!, this.#dMin!);
+    if (!sharesBytes(this.format)) return split(bytes, (part) => part.scale, this.d);
+    split(v128.and(bytes, nibble), (part) => part.scale, this.d);
+    split(v128.and(i16x8.shr_u(bytes, 4), nibble), (part) => part.minimum!, this.dMin!);
+  }
+
+  #pairedScales(bytes: Local<'v128'>, nibble: Vector): void {
+    const { scale, minimum } = this.pairs!;
+    const extend = (target: Halves, source: Vector): void => {
+      const all = this.#f.let('all', source);
+      target[0].set(i16x8.extend_low_i8x16_s(all));
+      target[1].set(i16x8.extend_high_i8x16_s(all));
+    };
+    extend(scale, sharesBytes(this.format) ? v128.and(bytes, nibble) : bytes);
+    if (minimum) extend(minimum, v128.and(i16x8.shr_u(bytes, 4), nibble));
   }
 
   /**
@@ -210,29 +293,58 @@ export class BlockReader {
    * 2·step + 1. Steps come in an order of their own; those below 4 are the first 16 columns.
    */
   steps(w: Expr<'ptr'>, use: (step: number, low: Vector, high: Vector) => void): void {
-    const { lowBits, highBits } = planesOf(this.format);
-    const { low, high } = layoutOf32(this.format);
-    this.#high.forEach((v, i) => v.set(v128.load(w, high + 16 * i)));
-    const nStored = 2 * lowBits;
-    for (let s = 0; s < nStored; s += 2) {
-      this.#low.forEach((v, h) => v.set(v128.load(w, low + 16 * (s + h))));
-      for (let field = 0; field < 8 / lowBits; field++) {
-        const vectors = this.#low.map((v, h) => {
-          const index = s + h + nStored * field;
-          const bits = lowBits === 8 ? v : extractBits(v, field * lowBits, 0, lowBits);
-          const quants = highBits === 0 ? bits : v128.or(bits, this.#highBits(index));
-          return this.#levels ? i8x16.swizzle(this.#levels, quants) : quants;
-        });
-        use((s + nStored * field) / 2, vectors[0]!, vectors[1]!);
-      }
-    }
+    const planes = planesOf(this.format);
+    this.#eachStep(w, (step, bitsOf) => {
+      const [low, high] = [0, 1].map((h) => {
+        const bits = planes.map((_, p) => bitsOf(p, h, 0));
+        return this.#lookUp(bits.reduce((a, b) => v128.or(a, b)));
+      });
+      use(step, low!, high!);
+    });
   }
 
-  /** Of vector `index`, where they belong in its bytes. */
-  #highBits(index: number): Vector {
-    const { lowBits, highBits } = planesOf(this.format);
-    const nHigh = 2 * highBits;
-    return extractBits(this.#high[index % nHigh]!, Math.floor(index / nHigh) * highBits, lowBits, highBits);
+  /** As `steps`, but what is multiplied: of each of `termsOf` two vectors. */
+  numbers(w: Expr<'ptr'>, use: (step: number, terms: readonly (readonly [Vector, Vector])[]) => void): void {
+    const { terms } = this.format;
+    if (!terms) return this.steps(w, (step, ...both) => use(step, [both]));
+    const planes = planesOf(this.format);
+    this.#eachStep(w, (step, bitsOf) => {
+      planes.forEach(({ mask }, p) => {
+        const { shift = 0 } = terms.find((term) => term.mask === mask)!;
+        this.#numbers[p]!.forEach((number, h) => number.set(bitsOf(p, h, shift)));
+      });
+      use(
+        step,
+        terms.map(({ mask, clamp }) => {
+          const [low, high] = this.#numbers[planes.findIndex((plane) => plane.mask === mask)]!.map((number) =>
+            clamp ? i8x16.min_u(i8x16.max_u(number, splatBytes(clamp[0])), splatBytes(clamp[1])) : number,
+          );
+          return [low!, high!];
+        }),
+      );
+    });
+  }
+
+  /** `bitsOf` gives what plane `p` holds of the step's vector `h`, moved down by `shift` from where it belongs. */
+  #eachStep(
+    w: Expr<'ptr'>,
+    use: (step: number, bitsOf: (p: number, h: number, shift: number) => Vector) => void,
+  ): void {
+    const [low, high] = layoutOf32(this.format).planes;
+    const nLow = 2 * low!.nBits;
+    const nHigh = this.#high.length;
+    this.#high.forEach((v, i) => v.set(v128.load(w, high!.at + 16 * i)));
+    for (let s = 0; s < nLow; s += 2) {
+      this.#low.forEach((v, h) => v.set(v128.load(w, low!.at + 16 * (s + h))));
+      low!.shifts.forEach((_, field) => {
+        const first = s + nLow * field;
+        use(first / 2, (p, h, shift) =>
+          p === 0
+            ? unpackBits(this.#low[h]!, low!, field, shift)
+            : unpackBits(this.#high[(first + h) % nHigh]!, high!, Math.floor((first + h) / nHigh), shift),
+        );
+      });
+    }
   }
 
   /**
@@ -240,9 +352,9 @@ export class BlockReader {
    * and of rows 4..7. Turns come in the order of `steps`; those below 8 are the first 16 columns.
    */
   words(w: Expr<'ptr'>, use: (turn: number, low: Vector, high: Vector) => void): void {
-    if (planesOf(this.format).lowBits === 8) {
+    if (this.format.bits === 8) {
       // Bytes are extended as they are loaded.
-      const { low } = layoutOf32(this.format);
+      const low = layoutOf32(this.format).planes[0]!.at;
       for (let turn = 0; turn < 16; turn++) {
         const at = low + 16 * turn;
         use(turn, v128.load8x8_s(w, at), v128.load8x8_s(w, at + 8));
@@ -259,11 +371,28 @@ export class BlockReader {
   }
 }
 
-/** `count` bits of every byte, moved from bit `from` to bit `to`. Shifts go over 16 bits, the mask mends that. */
-export function extractBits(v: Vector, from: number, to: number, count: number): Vector {
-  const mask = ((1 << count) - 1) << to;
-  const moved = from > to ? i16x8.shr_u(v, from - to) : from < to ? i16x8.shl(v, to - from) : v;
-  return v128.and(moved, splatI32(mask * 0x01010101));
+const splatBytes = (byte: number): Vector => splatI32((byte * 0x01010101) | 0);
+
+/** The bits of `mask` of every byte, moved up by `shift`, or down. Shifts go over 16 bits, the mask mends that. */
+export function moveBits(v: Vector, mask: number, shift: number): Vector {
+  if (mask === 255) return v;
+  const moved = shift < 0 ? i16x8.shr_u(v, -shift) : shift > 0 ? i16x8.shl(v, shift) : v;
+  return v128.and(moved, splatBytes(shiftBits(mask, shift)));
+}
+
+/** What a plane holds in field `field` of its bytes, moved down by `shift` from where it belongs. */
+function unpackBits(v: Vector, { mask, shifts }: Plane, field: number, shift: number): Vector {
+  return moveBits(v, shiftBits(mask, shifts[field]!), -shifts[field]! - shift);
+}
+
+/** Prepares to look levels up, in a format that does. */
+function levelTable(f: FunctionBuilder, format: QuantizedFormat, variant: KernelVariant): (quants: Vector) => Vector {
+  const { levels } = format;
+  if (!levels) return (quants) => quants;
+  const offset = offsetOf(format, variant);
+  const table = f.let('levels', i8x16.const(...Array.from({ length: 16 }, (_, i) => offset + (levels[i] ?? 0))));
+  const lookUp = variant.set === 'relaxed' ? i8x16.relaxed_swizzle : i8x16.swizzle;
+  return (quants) => lookUp(table, quants);
 }
 
 /** Eight 16-bit integers times eight factors. */

@@ -82,7 +82,7 @@ function buildAttention(k: KernelBody, type: KvDtype): void {
   const q = k.input(0, 'q');
   const keys = k.input(1, 'keys');
   const values = k.input(2, 'values');
-  const positions = k.input(3, 'positions');
+  const lastSeen = k.input(3, 'lastSeen');
   const sequences = k.input(4, 'sequences');
   const tables = k.input(5, 'tables');
   const allSinks = k.input(6, 'allSinks');
@@ -104,7 +104,7 @@ function buildAttention(k: KernelBody, type: KvDtype): void {
     scale: k.paramF32('scale'),
     softcap: k.paramF32('softcap'),
     window: k.param('window'),
-    positions,
+    lastSeen,
     queryRowBytes: f.let('queryRowBytes', ptr.fromI32(i32.shl(i32.mul(nHead, headDim), 2))),
     queries: f.local('ptr', 'queries'),
     results: f.local('ptr', 'results'),
@@ -126,7 +126,7 @@ function buildAttention(k: KernelBody, type: KvDtype): void {
   const ownPartials = part('partialsOffset');
   const shared = k.sharedScratch();
   const sharedPartials = f.let('sharedPartials', ptr.add(shared, ptr.fromI32(k.param('sharedPartialsOffset'))));
-  const positionOf = (row: Expr<'i32'>): Expr<'i32'> => i32.load(addressAt(positions, row, 4));
+  const lastSeenBy = (row: Expr<'i32'>): Expr<'i32'> => i32.load(addressAt(lastSeen, row, 4));
 
   // The number of parts that a run is divided into: 1, or the chunks of the longest.
   const nParts = f.let('nParts', i32.const(1));
@@ -137,7 +137,7 @@ function buildAttention(k: KernelBody, type: KvDtype): void {
   );
   f.if(isSplit, () => {
     f.for(row, { from: 0, to: nRows }, () => {
-      const nChunks = f.let('nChunks', i32.add(i32.div_u(positionOf(row), i32.const(CHUNK)), 1));
+      const nChunks = f.let('nChunks', i32.add(i32.div_u(lastSeenBy(row), i32.const(CHUNK)), 1));
       f.if(i32.gt_s(nChunks, nParts), () => nParts.set(nChunks));
     });
   });
@@ -172,9 +172,9 @@ function buildAttention(k: KernelBody, type: KvDtype): void {
         const isSameRun = i32.and(i32.lt_s(row, endRow), i32.eq(i32.load(addressAt(sequences, row, 4)), sequence));
         f.while(isSameRun, () => row.set(i32.add(row, 1)));
         item.nQueries.set(i32.mul(i32.sub(row, item.firstRow), headsPerKv));
-        lastPosition.set(positionOf(i32.sub(row, 1)));
-        // Positions within a run grow: what is before the window of the first row, no row sees.
-        firstBlock.set(i32.sub(i32.add(positionOf(item.firstRow), 1), item.window));
+        lastPosition.set(lastSeenBy(i32.sub(row, 1)));
+        // What rows of a run see moves forward: what is before the window of the first, none sees.
+        firstBlock.set(i32.sub(i32.add(lastSeenBy(item.firstRow), 1), item.window));
         f.if(i32.lt_s(firstBlock, 0), () => firstBlock.set(0));
         firstBlock.set(i32.and(firstBlock, ~(BLOCK - 1)));
         const nChunks = f.let('nChunks', i32.add(i32.div_u(lastPosition, i32.const(CHUNK)), 1));

@@ -28,8 +28,8 @@ export const TILE_PARAMS = {
   softcap: 'f32',
   /** Positions that a row sees; as many as there are integers if all. */
   window: 'i32',
-  /** i32 a row of the batch. */
-  positions: 'ptr',
+  /** i32 a row of the batch: the last position that it attends to. */
+  lastSeen: 'ptr',
   /** Bytes between rows of queries and results, and where the group's first head begins in a row. */
   queryRowBytes: 'ptr',
   queries: 'ptr',
@@ -123,14 +123,14 @@ export function defineTile(
     );
     const sums = queries.map((query, i) => {
       const row = i32.add(tile.firstRow, i32.div_u(query, tile.headsPerKv));
-      const position = i32.load(addressAt(tile.positions, row, 4));
+      const lastSeen = i32.load(addressAt(tile.lastSeen, row, 4));
       const partial = partialOf(tile, query);
       f.exec(softmax, {
         headDim: tile.headDim,
         scores: ptr.add(tile.scores, 4 * BLOCK * i),
         softcap: tile.softcap,
-        nSeen: i32.sub(i32.add(position, 1), tile.firstPosition),
-        nPassed: i32.sub(i32.sub(i32.add(position, 1), tile.window), tile.firstPosition),
+        nSeen: i32.sub(i32.add(lastSeen, 1), tile.firstPosition),
+        nPassed: i32.sub(i32.sub(i32.add(lastSeen, 1), tile.window), tile.firstPosition),
         ...partial,
       });
       return partial.sums;

@@ -27,17 +27,29 @@ export function expandBlocks({ f, block, rowBytes, grid, scratch }: Rows, expans
   const source = f.let('source', block);
   const target = f.let('expandedRow', scratch);
   const out = f.local('ptr', 'tuple');
-  const [i, integer] = [f.local('i32', 'i'), f.local('i32', 'integer')];
+  const [i, integer, sign] = ['i', 'integer', 'sign'].map((name) => f.local('i32', name)) as [
+    Local<'i32'>,
+    Local<'i32'>,
+    Local<'i32'>,
+  ];
   const [tuple, mask] = [f.local('v128', 'tuple'), f.local('v128', 'signMask')];
   const eachBit = i8x16.const(...Array.from({ length: 16 }, (_, lane) => (lane < 8 ? 1 << lane : 0)));
-  const highest = splatI32((1 << (bits - 1)) * 0x01010101);
+  const highest = 1 << (bits - 1);
+  const [always, signed] = (signKind === 'one' ? [0, highest] : [highest, 2 * highest - 1]).map((byte) =>
+    splatI32(byte * 0x01010101),
+  ) as [Expr<'v128'>, Expr<'v128'>];
   f.for(f.local('i32', 'row'), { from: 0, to: GROUP_ROWS }, () => {
     i.set(0);
     readInteger(f, integer, d, source, i);
     i32.store16(target, integer);
     f.for(i, { from: 0, to: nScales }, () => {
       readInteger(f, integer, scales, source, i);
-      i32.store8(addressAt(target, i, 1), i32.add(i32.shl(integer, 1), 1), EXPANDED_SCALES_AT);
+      integer.set(i32.add(i32.shl(integer, 1), 1));
+      if (signKind === 'scale') {
+        readInteger(f, sign, signs, source, i);
+        integer.set(i32.mul(integer, i32.sub(1, i32.shl(sign, 1))));
+      }
+      i32.store8(addressAt(target, i, 1), integer, EXPANDED_SCALES_AT);
     });
     f.for(i, { from: 0, to: 256 / width }, () => {
       readInteger(f, integer, indices, source, i);
@@ -45,16 +57,18 @@ export function expandBlocks({ f, block, rowBytes, grid, scratch }: Rows, expans
       tuple.set((width === 8 ? v128.load64_zero : v128.load32_zero)(addressAt(grid, integer, width)));
       (width === 8 ? v128.store64_lane : v128.store32_lane)(out, tuple, 0, EXPANDED_QUANTS_AT);
     });
-    f.for(i, { from: 0, to: 256 / 8 }, () => {
-      readInteger(f, integer, signs, source, i);
-      if (signKind === 'even') integer.set(i32.or(integer, i32.shl(i32.and(i32.popcnt(integer), 1), 7)));
-      if (signKind === 'one') integer.set(i32.sub(0, integer));
-      mask.set(v128.and(i8x16.splat(integer), eachBit));
-      out.set(addressAt(target, i, 8));
-      tuple.set(v128.load64_zero(out, EXPANDED_QUANTS_AT));
-      const sign = v128.and(i8x16.eq(mask, eachBit), highest);
-      v128.store64_lane(out, v128.or(tuple, sign), 0, EXPANDED_QUANTS_AT);
-    });
+    if (signKind !== 'scale') {
+      f.for(i, { from: 0, to: 256 / 8 }, () => {
+        readInteger(f, sign, signs, source, i);
+        if (signKind === 'even') sign.set(i32.or(sign, i32.shl(i32.and(i32.popcnt(sign), 1), 7)));
+        if (signKind === 'one') sign.set(i32.sub(0, sign));
+        mask.set(v128.and(i8x16.splat(sign), eachBit));
+        out.set(addressAt(target, i, 8));
+        tuple.set(v128.load64_zero(out, EXPANDED_QUANTS_AT));
+        const inverted = v128.and(i8x16.eq(mask, eachBit), signed);
+        v128.store64_lane(out, v128.xor(v128.xor(tuple, always), inverted), 0, EXPANDED_QUANTS_AT);
+      });
+    }
     source.set(ptr.add(source, rowBytes));
     target.set(ptr.add(target, EXPANDED_BYTES));
   });

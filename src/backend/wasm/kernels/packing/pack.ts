@@ -21,13 +21,12 @@ import {
   FLOAT_DTYPES,
   SHORT_FLOAT_ROWS,
   dBytes,
-  extractBits,
   groupBlockBytes,
   headerBytes,
   interleavingOf,
   isBiased,
   layoutOf32,
-  planesOf,
+  moveBits,
 } from '../weights.ts';
 
 type Vector = Expr<'v128'>;
@@ -259,8 +258,6 @@ function storeScales({ target }: Group, format: QuantizedFormat, pairs: Local<'v
 /** The quants of 32 columns. */
 function packPlanes({ f, variant, rows, target }: Group, format: QuantizedFormat, part: number, at: number): void {
   const isQuads = interleavingOf(format, variant) === 'quads';
-  const { lowBits, highBits } = planesOf(format);
-  const layout = layoutOf32(format);
   // Turns signed bytes into unsigned ones, 128 added.
   const flip = format.bits === 8 && isBiased(variant) ? splatI32(0x80808080 | 0) : undefined;
   const vectors = [0, 16].flatMap((first) => {
@@ -272,19 +269,18 @@ function packPlanes({ f, variant, rows, target }: Group, format: QuantizedFormat
     });
     return interleave(f, quants, isQuads);
   });
-  const storePlane = (from: number, bits: number, start: number): void => {
-    for (let s = 0; s < 2 * bits; s++) {
-      const sharing = vectors.filter((_, i) => i % (2 * bits) === s);
-      const bytes = sharing.map((v, i): Vector => (bits === 8 ? v : extractBits(v, from, i * bits, bits)));
+  for (const plane of layoutOf32(format).planes) {
+    const nStored = 2 * plane.nBits;
+    for (let s = 0; s < nStored; s++) {
+      const sharing = vectors.filter((_, i) => i % nStored === s);
+      const bytes = sharing.map((v, field) => moveBits(v, plane.mask, plane.shifts[field]!));
       v128.store(
         target,
         bytes.reduce((a, b) => v128.or(a, b)),
-        at + start + 16 * s,
+        at + plane.at + 16 * s,
       );
     }
-  };
-  storePlane(0, lowBits, layout.low);
-  storePlane(lowBits, highBits, layout.high);
+  }
 }
 
 /**
@@ -307,7 +303,7 @@ function gather(
         places.map((place) => (place?.bit === bit ? place.byte : undefined)),
       );
       if (field.width === 'trit') return extractTrits(bytes, bit);
-      return field.width === 8 ? bytes : extractBits(bytes, bit, field.to ?? 0, field.width);
+      return moveBits(bytes, ((1 << field.width) - 1) << bit, (field.to ?? 0) - bit);
     });
   });
   const all = others ? [others, ...parts] : parts;
