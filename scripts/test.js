@@ -15,7 +15,7 @@ const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const FILE_SECONDS_MAX = Number(process.env.SMALLMIND_TEST_SECONDS ?? 180);
 const SLOW_FILE_SECONDS_MAX = 420;
 /** Suites that use all cores or measure: never two at a time, and never beside another. */
-const ALONE = /^(test|src\/backend|src\/engine)\/|\b(allocation|golden)\b/;
+const ALONE = /^(test\/(?!conformance)|src\/backend\/|src\/engine\/)|\b(allocation|golden)\b/;
 const LIGHT_AT_ONCE = 2;
 
 /** What node:test itself says at the end of a file. */
@@ -67,7 +67,8 @@ async function runAll(/** @type {string[]} */ files) {
       done.push(outcome);
     }
   };
-  const light = files.filter((file) => !ALONE.test(file));
+  // The long ones first, so that none is left over at the end.
+  const light = files.filter((file) => !ALONE.test(file)).sort((a, b) => Number(isSlow(b)) - Number(isSlow(a)));
   await Promise.all(Array.from({ length: LIGHT_AT_ONCE }, () => drain(light)));
   await drain(files.filter((file) => ALONE.test(file)));
   return done;
