@@ -91,24 +91,24 @@ const collect = runInNewContext('gc') as () => void;
 /** Both sides in turns, then the heap of each; nothing is estimated. */
 async function compare(sides: Record<SideName, Side>, nWarmUp: number, nMeasured: number, watchesHeap = true) {
   for (const side of SIDES) sink += sides[side].run(nWarmUp);
-  const clearedBefore = sides.before.bytesCleared?.() ?? 0;
-  const clearedAfter = sides.after.bytesCleared?.() ?? 0;
   const spans: Span[] = [];
   const rssBytes = { before: 0, after: 0 };
+  const cleared = { before: 0, after: 0 };
+  const clearedBy = (side: SideName): number => sides[side].bytesCleared?.() ?? 0;
   for (let round = 0; round < ROUNDS; round++) {
     for (const side of round % 2 === 0 ? SIDES : SIDES.toReversed()) {
       collect();
+      // Caches and threads are as a collection left them.
+      sink += sides[side].run(Math.min(nWarmUp, nMeasured / ROUNDS));
+      const clearedEarlier = clearedBy(side);
       const rss = process.memoryUsage.rss();
       const startMs = performance.now();
       sink += sides[side].run(nMeasured / ROUNDS);
       spans.push({ side, startMs, endMs: performance.now() });
       rssBytes[side] += process.memoryUsage.rss() - rss;
+      cleared[side] += clearedBy(side) - clearedEarlier;
     }
   }
-  const cleared = {
-    before: (sides.before.bytesCleared?.() ?? 0) - clearedBefore,
-    after: (sides.after.bytesCleared?.() ?? 0) - clearedAfter,
-  };
   const heapOf = (side: SideName): number => (watchesHeap ? heapBytesPerOp(sides[side], HEAP_OPS[side]) : 0);
   const heap = { before: heapOf('before'), after: heapOf('after') };
   // Lets the observer be called.
