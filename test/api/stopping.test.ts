@@ -211,6 +211,9 @@ describe('functions that change logits', () => {
     await using model = await loadModel(smallModel(), { thread: 'worker', threads: 1 });
     const generate = (): unknown => model.generate('1', { logitsProcessors: [() => {}] });
     assert.throws(generate, { code: 'INVALID_OPTION', message: /"logitsProcessors" expected .* thread: 'inline'/ });
-    assert.equal((await model.generate('1', { maxTokens: 2, temperature: 0, logitsProcessors: [] }).result).tokens.length, 2);
+    assert.equal(
+      (await model.generate('1', { maxTokens: 2, temperature: 0, logitsProcessors: [] }).result).tokens.length,
+      2,
+    );
   });
 });
