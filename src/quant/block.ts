@@ -2,7 +2,8 @@
 // data: where in a block's bytes the bits of each stand. Decoding follows from it, and so does packing for kernels.
 //   value = d · scale · (q − offset)   or   d · scale · level[q]   or   d · scale · q + minimum
 // where scale is 1, or a small integer that 16 or 32 values share, and minimum is m itself or −dMin · min. A scale's
-// sign may say which way values are shifted: d · |scale| · (q − offset) + d · scale · shift.
+// sign may say which way values are shifted: d · |scale| · (q − offset) + d · scale · shift. Such scales are odd; one
+// that is even stands for the next odd one, and the last half of its values is shifted the other way.
 
 import { BLOCK_FORMATS } from '../base/dtype.ts';
 import type { DType } from '../base/dtype.ts';
@@ -136,12 +137,14 @@ export function codecOf(format: QuantizedFormat, encode?: Codec['encode']): Code
       readScales(bytes, at, scales);
       readMins(bytes, at, mins);
       for (let part = 0; part < nParts; part++) {
-        const signed = scaleColumns ? Math.fround(d * scales[part]!) : d;
-        const scale = shift !== undefined && scales[part]! < 0 ? -signed : signed;
+        const integerScale = shift === undefined ? scales[part]! : scales[part]! | 1;
+        const signed = scaleColumns ? Math.fround(d * integerScale) : d;
+        const scale = shift !== undefined && integerScale < 0 ? -signed : signed;
         const minimum = shift !== undefined ? signed * shift : scaleColumns ? -Math.fround(dMin * mins[part]!) : dMin;
+        const turnsAt = integerScale === scales[part] ? Infinity : (part + 0.5) * partSize;
         for (let i = part * partSize; i < (part + 1) * partSize; i++) {
           const value = scale * integer(quants[i]!);
-          out[first + i] = isShifted ? Math.fround(value) + minimum : value;
+          out[first + i] = isShifted ? Math.fround(value) + (i < turnsAt ? minimum : -minimum) : value;
         }
       }
     }

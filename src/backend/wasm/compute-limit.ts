@@ -12,6 +12,7 @@ import { pairSums, quadSums, totalOf, turnProducts } from './kernels/integer-sum
 import { COUNTER_SLOT, COUNTER_STRIDE_SLOT, OUT_SLOT, SLOT_BYTES, setAddress } from './kernels/kernel.ts';
 import type { KernelSet, KernelVariant, Routine } from './kernels/kernel.ts';
 import { interleavingOf, quantizedFormatOf } from './kernels/weights.ts';
+import type { Turn } from './kernels/weights.ts';
 import { PAGE_BYTES, buildModule } from './module.ts';
 import { threadPool } from './pool.ts';
 import { chooseVariant } from './probe.ts';
@@ -112,17 +113,15 @@ function integerBlock(
   format: QuantizedFormat,
   variant: KernelVariant,
 ) {
-  const isQuads = interleavingOf(format, variant) === 'quads';
-  const sums = isQuads ? quadSums(f, x.length, 1, format, variant) : pairSums(f, x.length, 1);
-  const addTurn = turnProducts(f, sums, x);
+  const isPairs = interleavingOf(format, variant) === 'pairs';
+  const sums = isPairs ? pairSums(f, x.length, 1) : quadSums(f, x.length, 1, format, variant);
+  const addTurns = turnProducts(f, [sums], x);
+  const turns = Array.from({ length: isPairs ? 16 : 8 }, (_, turn): Turn => {
+    return { turn, terms: sums.map(() => [v128.load(w, 32 * turn), v128.load(w, 32 * turn + 16)]) };
+  });
   return (): void => {
     for (const each of sums) each.begin();
-    for (let turn = 0; turn < (isQuads ? 8 : 16); turn++) {
-      addTurn(
-        turn,
-        sums.map(() => [v128.load(w, 32 * turn), v128.load(w, 32 * turn + 16)]),
-      );
-    }
+    addTurns([turns.values()]);
     x.forEach((_, c) => halves.forEach((sum, h) => sum.set(v128.xor(sum, totalOf(sums, c, 0, h)))));
   };
 }

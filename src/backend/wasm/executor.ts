@@ -217,7 +217,7 @@ export function planForWasm(
 ): Program {
   const activationType = (dtype: DType): ActivationDType | undefined => {
     const format = activations === 'q8' ? quantizedFormatOf(dtype) : undefined;
-    return format && (interleavingOf(format, variant) === 'quads' ? 'Q8A' : 'Q8W');
+    return format && (interleavingOf(format, variant) === 'pairs' ? 'Q8W' : 'Q8A');
   };
   return planProgram(lower(graph, { siluMul: true, matmulAdd: true, activationType }), clearing);
 }

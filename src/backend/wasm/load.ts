@@ -13,7 +13,7 @@ import type { LoadProgress, WeightSource } from '../executor.ts';
 import { INPUT_SLOT, OUT_SLOT, PARAM_SLOT, SLOT_BYTES, setAddress } from './kernels/kernel.ts';
 import type { Routine } from './kernels/kernel.ts';
 import { PACKING_OVERREAD_BYTES, packKernelOf } from './kernels/packing/pack.ts';
-import { groupBlockBytes, quantizedFormatOf } from './kernels/weights.ts';
+import { BUNDLE_MAX, groupBlockBytes, quantizedFormatOf } from './kernels/weights.ts';
 
 /** Bytes that are read at once, where eight rows are not more. */
 const PIECE_BYTES = 4 << 20;
@@ -25,10 +25,10 @@ const PIECE_COUNT = 2;
 /** Matrices, and stacks of them, are packed in groups of eight rows; vectors are kept as f32. */
 export const isPacked = (leaf: Tensor): boolean => leaf.op === 'weight' && leaf.shape.length > 1;
 
-/** Bytes that a weight takes in memory, which for a packed one is that of whole groups. */
+/** Bytes that a weight takes in memory, which for a packed one is that of whole bundles. */
 export function packedBytes(leaf: Tensor): number {
   if (!isPacked(leaf)) return 4 * elementsMax(leaf);
-  return Math.ceil(rowCount(leaf) / 8) * groupOf(leaf).packedBytes;
+  return BUNDLE_MAX * Math.ceil(rowCount(leaf) / (8 * BUNDLE_MAX)) * groupOf(leaf).packedBytes;
 }
 
 function rowCount(leaf: Tensor): number {
@@ -45,9 +45,11 @@ function groupOf(leaf: Tensor): { fileBytes: number; packedBytes: number; nBlock
   return { fileBytes: 8 * rowBytes(dtype, nColumns), packedBytes: nBlocks * groupBlockBytes(dtype), nBlocks };
 }
 
-/** Groups of eight rows that are read at once. */
-const groupsAtOnce = (leaf: Tensor): number =>
-  Math.min(Math.ceil(rowCount(leaf) / 8), Math.max(1, Math.floor(PIECE_BYTES / groupOf(leaf).fileBytes)));
+/** Groups of eight rows that are read at once: whole bundles, or all there are. */
+function groupsAtOnce(leaf: Tensor): number {
+  const nBundles = Math.floor(PIECE_BYTES / groupOf(leaf).fileBytes / BUNDLE_MAX);
+  return Math.min(Math.ceil(rowCount(leaf) / 8), BUNDLE_MAX * Math.max(1, nBundles));
+}
 
 /** Bytes of the place where a piece waits: room for whole groups and for what a kernel reads beyond. */
 function placeBytes(weights: readonly Tensor[]): number {

@@ -26,14 +26,21 @@ export interface Expansion {
   /** Of tuples of the grid. */
   readonly indices: readonly BitField[];
   /**
-   * For each eight quants: a bit each, `eight`; seven of them, and in all an even number is set, `even`; or one bit for
-   * all, `one`. Of `one`, quants are the integers, with their highest bit where that is set. Otherwise they are in the
-   * order of the values: integers with their highest bit, and where the sign is set, all their bits are inverted. A
-   * sign for each scale, `scale`, is the scale's own, and quants are the integers.
+   * For each eight quants: a bit each, `eight`; or seven of them, and in all an even number is set, `even`. Quants are
+   * in the order of the values: integers with their highest bit, and where the sign is set, all their bits are inverted.
+   * Or quants are the integers, and signs are those of the scales: one each, `scale`; or one for each half of a scale's
+   * values, `halves`, of which the first is the scale's, and the scale is made even where the last is another.
    */
   readonly signs: readonly BitField[];
-  readonly signKind: 'eight' | 'even' | 'one' | 'scale';
+  readonly signKind: 'eight' | 'even' | 'scale' | 'halves';
 }
+
+type SignKind = Expansion['signKind'];
+
+export const isOfScales = (kind: SignKind): kind is 'scale' | 'halves' => kind === 'scale' || kind === 'halves';
+
+/** Signs that a scale has. */
+export const nSignsOf = (kind: 'scale' | 'halves'): 1 | 2 => (kind === 'scale' ? 1 : 2);
 
 export const EXPANDED_SCALES_AT = 16;
 export const EXPANDED_QUANTS_AT = 32;
@@ -56,30 +63,31 @@ export function expanderOf(expansion: Expansion, bits: number): (bytes: Uint8Arr
   const { grid, d, scales, nScales, indices, signs, signKind } = expansion;
   const out = new Uint8Array(EXPANDED_BYTES);
   const highest = 1 << (bits - 1);
-  const [always, signed] = signKind === 'one' ? [0, highest] : [highest, 2 * highest - 1];
+  const signOf = (bytes: Uint8Array, at: number, i: number): number => integerAt(signs, bytes, at, i);
   return (bytes, at) => {
     const dBits = integerAt(d, bytes, at, 0);
     out[0] = dBits;
     out[1] = dBits >> 8;
     for (let i = 0; i < nScales; i++) {
       const scale = 2 * integerAt(scales, bytes, at, i) + 1;
-      out[EXPANDED_SCALES_AT + i] = signKind === 'scale' && integerAt(signs, bytes, at, i) === 1 ? -scale : scale;
+      const nSigns = isOfScales(signKind) ? nSignsOf(signKind) : 0;
+      const [first, last] = nSigns === 0 ? [0, 0] : [0, nSigns - 1].map((n) => signOf(bytes, at, nSigns * i + n));
+      out[EXPANDED_SCALES_AT + i] = (first ? -scale : scale) ^ (first! ^ last!);
     }
     for (let i = 0; i < 256 / grid.width; i++) {
       const from = grid.width * integerAt(indices, bytes, at, i);
       out.set(grid.integers.subarray(from, from + grid.width), EXPANDED_QUANTS_AT + grid.width * i);
     }
-    if (signKind === 'scale') return out;
+    if (isOfScales(signKind)) return out;
     for (let i = 0; i < 256; i++) {
-      const mask = signMask(integerAt(signs, bytes, at, i >> 3), signKind);
-      out[EXPANDED_QUANTS_AT + i]! ^= always ^ ((mask >> (i & 7)) & 1 ? signed : 0);
+      const mask = signMask(signOf(bytes, at, i >> 3), signKind);
+      out[EXPANDED_QUANTS_AT + i]! ^= highest ^ ((mask >> (i & 7)) & 1 ? 2 * highest - 1 : 0);
     }
     return out;
   };
 }
 
-function signMask(integer: number, kind: Expansion['signKind']): number {
-  if (kind === 'one') return -integer;
+function signMask(integer: number, kind: SignKind): number {
   if (kind === 'eight') return integer;
   let parity = integer ^ (integer >> 4);
   parity ^= parity >> 2;

@@ -18,17 +18,7 @@ const mirrored = (magnitudes: readonly number[]): number[] => [
   ...magnitudes,
 ];
 
-const IQ1_SHIFTED: Family = { bits: 2, offset: 1, shift: 1 / 8 };
-const IQ1_LEVELS: Family = {
-  bits: 3,
-  levels: [-7, 1, 9, 0, -9, -1, 7, 0],
-  terms: [
-    { factor: 8, mask: 0b011 },
-    { factor: -2, mask: 0b100, shift: 2 },
-  ],
-  offset: 7,
-  dFactor: 1 / 8,
-};
+const IQ1: Family = { bits: 2, offset: 1, shift: 1 / 8 };
 const IQ2: Family = {
   bits: 3,
   levels: mirrored([8, 25, 43, 0]),
@@ -145,7 +135,7 @@ export const IQ3_S: QuantizedFormat = gridFormat(
 /** Words of 16 bits: the high three bits of four indices, a scale, and whether 1/8 is subtracted. */
 export const IQ1_S: QuantizedFormat = gridFormat(
   'IQ1_S',
-  IQ1_SHIFTED,
+  IQ1,
   {
     grid: IQ1_S_GRID,
     d: D,
@@ -160,13 +150,13 @@ export const IQ1_S: QuantizedFormat = gridFormat(
 /** Words of 16 bits: four scales, and four bits of d. */
 export const IQ1_M: QuantizedFormat = gridFormat(
   'IQ1_M',
-  IQ1_LEVELS,
+  IQ1,
   {
     grid: IQ1_S_GRID,
     d: [0, 1, 2, 3].map((i) => ({ bit: 8 * 48 + 16 * i + 12, width: 4, stride: 0, to: 4 * i }) as const),
     indices: [bytesAt(0), { bit: 8 * 32, width: 3, stride: 4, to: 8 }],
     signs: [{ bit: 8 * 32 + 3, width: 1, stride: 4 }],
-    signKind: 'one',
+    signKind: 'halves',
     scales: [{ bit: 8 * 48, width: 3, stride: 16, each: 4, innerStride: 3 }],
   },
   16,

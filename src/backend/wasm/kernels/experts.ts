@@ -11,10 +11,10 @@ import { addressAt } from './kernel.ts';
 import type { Kernel, KernelBody } from './kernel.ts';
 import { MATMUL_SOURCES, expansionBytes, productOf, storeGroup } from './matmul.ts';
 import type { SourceOf } from './matmul.ts';
-import { groupBlockBytes } from './weights.ts';
+import { bundleOf, groupBlockBytes } from './weights.ts';
 
 /** Groups of eight rows of a matrix that a thread takes at once, where there are enough for all threads. */
-const GROUPS_OF_RUN = 16;
+const BUNDLES_OF_RUN = 16;
 /** Into so many runs, at least, a thread's share of one row's groups is divided. */
 const RUNS_OF_SHARE = 8;
 
@@ -22,7 +22,7 @@ function buildExpertMatmul(k: KernelBody, { dtype, create }: SourceOf): void {
   const { f } = k;
   const out = k.out();
   const x = k.input(0, 'x');
-  const allWeights = k.input(1, 'allWeights');
+  const weights = k.input(1, 'weights');
   const ids = k.input(2, 'ids');
   const nChosen = k.param('nChosen');
   const nPair = f.let('nPair', i32.mul(k.rows(), nChosen));
@@ -30,15 +30,15 @@ function buildExpertMatmul(k: KernelBody, { dtype, create }: SourceOf): void {
   const nOut = k.param('nOut');
   const nGroups = f.let('nGroups', i32.shr_u(nOut, 3));
   const groupBytes = f.let('groupBytes', ptr.fromI32(k.param('groupBytes')));
-  const expertBytes = f.let('expertBytes', ptr.mul(groupBytes, ptr.fromI32(nGroups)));
   const xRowBytes = f.let('xRowBytes', ptr.fromI32(k.param('xRowBytes')));
   /** The pairs of the present expert. */
   const list = f.let('list', ptr.add(k.scratch(), ptr.fromI32(k.param('listOffset'))));
-  const weights = f.local('ptr', 'weights');
+  const firstGroup = f.local('i32', 'firstGroup');
   const rows = f.local('i32', 'nListed');
   const pairAt = (row: Expr<'i32'>): Expr<'i32'> => i32.load(addressAt(list, row, 4));
   const multiply = productOf(k, dtype, create(k.variant), {
     weights,
+    firstGroup,
     groupBytes,
     nIn: k.param('nIn'),
     nBlocks: k.param('nBlocks'),
@@ -57,17 +57,22 @@ function buildExpertMatmul(k: KernelBody, { dtype, create }: SourceOf): void {
     Local<'i32'>,
   ];
   const [first, end] = [f.local('i32', 'first'), f.local('i32', 'end')];
-  const ofRow = i32.mul(nChosen, nGroups);
+  const bundle = bundleOf(dtype, k.variant);
+  const nBundles = f.let('nBundles', i32.div_u(i32.add(nGroups, bundle - 1), bundle));
+  const ofRow = i32.mul(nChosen, nBundles);
   const grain = f.let('wanted', i32.add(i32.div_u(ofRow, i32.mul(k.nThreads, RUNS_OF_SHARE)), 1));
-  f.if(i32.gt_s(grain, GROUPS_OF_RUN), () => grain.set(GROUPS_OF_RUN));
-  k.eachRun(i32.mul(nPair, nGroups), grain, (from, to) => {
+  f.if(i32.gt_s(grain, BUNDLES_OF_RUN), () => grain.set(BUNDLES_OF_RUN));
+  k.eachRun(i32.mul(nPair, nBundles), grain, (from, to) => {
     item.set(from);
     f.while(i32.lt_s(item, to), () => {
-      pair.set(i32.div_u(item, nGroups));
-      first.set(i32.sub(item, i32.mul(pair, nGroups)));
+      pair.set(i32.div_u(item, nBundles));
+      first.set(i32.sub(item, i32.mul(pair, nBundles)));
       end.set(i32.add(first, i32.sub(to, item)));
-      f.if(i32.gt_s(end, nGroups), () => end.set(nGroups));
+      f.if(i32.gt_s(end, nBundles), () => end.set(nBundles));
       item.set(i32.add(item, i32.sub(end, first)));
+      first.set(i32.mul(first, bundle));
+      end.set(i32.mul(end, bundle));
+      f.if(i32.gt_s(end, nGroups), () => end.set(nGroups));
       expert.set(idAt(pair));
       other.set(0);
       f.while(i32.ne(idAt(other), expert), () => other.set(i32.add(other, 1)));
@@ -79,7 +84,7 @@ function buildExpertMatmul(k: KernelBody, { dtype, create }: SourceOf): void {
             rows.set(i32.add(rows, 1));
           });
         });
-        weights.set(addressAt(allWeights, expert, expertBytes));
+        firstGroup.set(i32.mul(expert, nGroups));
         multiply(first, end);
       });
     });

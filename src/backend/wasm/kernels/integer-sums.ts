@@ -7,7 +7,9 @@ import type { FunctionBuilder } from '../emit/function-builder.ts';
 import { i16x8, i32x4, v128 } from '../emit/operations.ts';
 import { splatI32 } from './floats.ts';
 import type { KernelVariant } from './kernel.ts';
-import { maxOf, termsOf } from './weights.ts';
+import { ACTIVATION_HEADER_BYTES } from '../../../graph/tensor.ts';
+import { interleavingOf, maxOf, termsOf } from './weights.ts';
+import type { Halves, Turn } from './weights.ts';
 
 /** Collects products with numbers of one term. The second of two parts has the later half of the turns. */
 export interface Sums {
@@ -66,67 +68,73 @@ class WideSums implements Sums {
   }
 }
 
-/** Sums of products of pairs in 16 bits, which hold `nTerms` of them and are then added up in 32. */
+/**
+ * Sums of products of pairs in 16 bits, which hold `nTerms` of them and are then added up in 32. Those of the first and
+ * of the last 16 columns stand side by side until then: scales of both, side by side too, may multiply them.
+ */
 class NarrowSums implements Sums {
-  readonly #narrow: readonly (readonly (readonly Local<'v128'>[])[])[][];
+  readonly #narrow: readonly (readonly Local<'v128'>[])[];
   /** Where sums are added up that have more terms. */
-  readonly #wide = new Map<Local<'v128'>, Local<'v128'>>();
-  readonly #turnsOfPart: number;
+  readonly #wide: readonly (readonly Local<'v128'>[])[];
   readonly #nTerms: number;
-  readonly #factors: Expr<'v128'>;
+  readonly #factor: number;
+  readonly #scales: Halves | undefined;
   /** Products that each has so far, counted as code is emitted. */
   readonly #counts = new Map<Local<'v128'>, number>();
 
-  constructor(f: FunctionBuilder, nRows: number, nParts: number, nTerms: number, factor: number) {
-    this.#turnsOfPart = 8 / nParts;
+  constructor(f: FunctionBuilder, nRows: number, nTerms: number, factor: number, scales: Halves | undefined) {
+    const halves = (name: string) => Array.from({ length: nRows }, (_, c) => f.localArray('v128', `${name}${c}`, 2));
     this.#nTerms = nTerms;
-    this.#factors = splatI32((factor << 16) | (factor & 0xffff));
-    this.#narrow = sumLocals(f, 'pairs', nRows, nParts, 1);
-    if (nTerms >= this.#turnsOfPart) return;
-    for (const narrow of this.#narrow.flat(3)) this.#wide.set(narrow, f.local('v128', 'dot'));
+    this.#factor = factor;
+    this.#scales = scales;
+    this.#narrow = halves('pairs');
+    this.#wide = nTerms < 8 ? halves('dot') : [];
   }
 
   begin(): void {
     this.#counts.clear();
   }
 
-  add(c: number, turn: number, h: number, x: Expr<'v128'>, w: Expr<'v128'>): void {
-    const narrow = this.#narrow[c]![Math.floor(turn / this.#turnsOfPart)]![h]![0]!;
+  add(c: number, _turn: number, h: number, x: Expr<'v128'>, w: Expr<'v128'>): void {
+    const narrow = this.#narrow[c]![h]!;
     const count = this.#counts.get(narrow) ?? 0;
     const product = i16x8.relaxed_dot_i8x16_i7x16_s(x, w);
-    if (count > 0 && count % this.#nTerms === 0) this.#wide.get(narrow)!.set(this.#sumOf(narrow));
+    if (count > 0 && count % this.#nTerms === 0) this.#wide[c]![h]!.set(this.#sumOf(c, h, count));
     narrow.set(count % this.#nTerms === 0 ? product : i16x8.add(narrow, product));
     this.#counts.set(narrow, count + 1);
   }
 
-  total(c: number, i: number, h: number): Expr<'v128'> {
-    return this.#sumOf(this.#narrow[c]![i]![h]![0]!);
+  total(c: number, _part: number, h: number): Expr<'v128'> {
+    const sum = this.#sumOf(c, h, this.#counts.get(this.#narrow[c]![h]!)!);
+    return this.#scales && this.#factor !== 1 ? i32x4.mul(sum, splatI32(this.#factor)) : sum;
   }
 
-  #sumOf(narrow: Local<'v128'>): Expr<'v128'> {
-    const sum = i32x4.dot_i16x8_s(narrow, this.#factors);
-    return this.#counts.get(narrow)! <= this.#nTerms ? sum : i32x4.add(this.#wide.get(narrow)!, sum);
+  #sumOf(c: number, h: number, count: number): Expr<'v128'> {
+    const factors = this.#scales?.[h] ?? splatI32((this.#factor << 16) | (this.#factor & 0xffff));
+    const sum = i32x4.dot_i16x8_s(this.#narrow[c]![h]!, factors);
+    return count <= this.#nTerms ? sum : i32x4.add(this.#wide[c]![h]!, sum);
   }
 }
 
-/**
- * How many products of pairs may be added in 16 bits, where that is the fastest; 0: none are. A pair comes to 2 · 127 ·
- * the largest number at most.
- */
-const termsIn16Bits = (term: Term, { dot }: KernelVariant): number =>
-  dot === 'i7p' ? Math.floor(32767 / (2 * 127 * maxOf(term))) : 0;
+/** How many products of pairs 16 bits hold. */
+const termsIn16Bits = (term: Term): number => Math.floor(32767 / (2 * 127 * maxOf(term)));
 
-/** Four columns a turn, of each term: the relaxed instruction, or that for pairs and an addition in 16 bits. */
+/**
+ * Four columns a turn, of each term: the relaxed instruction, or that for pairs and an addition in 16 bits.
+ * @param scales  multiply the latter's sums
+ */
 export function quadSums(
   f: FunctionBuilder,
   nRows: number,
   nParts: number,
   format: QuantizedFormat,
   variant: KernelVariant,
+  scales?: Halves,
 ): readonly Sums[] {
   return termsOf(format).map((term) => {
-    const nTerms = termsIn16Bits(term, variant);
-    if (nTerms > 1) return new NarrowSums(f, nRows, nParts, nTerms, term.factor);
+    if (interleavingOf(format, variant) === 'split') {
+      return new NarrowSums(f, nRows, termsIn16Bits(term), term.factor, scales);
+    }
     return new WideSums(f, nRows, nParts, 8, term.factor, (x, w, sum) =>
       i32x4.relaxed_dot_i8x16_i7x16_add_s(x, w, sum ?? v128.zero()),
     );
@@ -147,17 +155,30 @@ export const totalOf = (sums: readonly Sums[], c: number, i: number, h: number):
   sums.map((each) => each.total(c, i, h)).reduce((a, b) => i32x4.add(a, b));
 
 /**
- * Emits the products of one turn: four bytes of each row of x with those of each term, four columns of 8 bits or two of
- * 16.
+ * Emits the products of the turns of 32 columns: four bytes of each row of x with those of each term, four columns of 8
+ * bits or two of 16. The groups of a tile take each turn together, every one with sums of its own.
  */
-export function turnProducts(f: FunctionBuilder, sums: readonly Sums[], x: readonly Local<'ptr'>[]) {
+export function turnProducts(f: FunctionBuilder, groups: readonly (readonly Sums[])[], x: readonly Local<'ptr'>[]) {
   const splat = f.local('v128', 'xSplat');
-  const weights = sums.map(() => f.localArray('v128', 'weights', 2));
-  return (turn: number, terms: readonly (readonly [Expr<'v128'>, Expr<'v128'>])[]): void => {
-    terms.forEach((both, t) => both.forEach((w, h) => weights[t]![h]!.set(w)));
-    x.forEach((p, c) => {
-      splat.set(v128.load32_splat(p, 8 + 4 * turn));
-      sums.forEach((each, t) => weights[t]!.forEach((w, h) => each.add(c, turn, h, splat, w)));
-    });
+  const weights = groups[0]!.map(() => f.localArray('v128', 'weights', 2));
+  return (turns: readonly Iterator<Turn>[]): void => {
+    for (const all of together(turns)) {
+      all.forEach(({ turn, terms }, g) => {
+        terms.forEach((both, t) => both.forEach((w, h) => weights[t]![h]!.set(w)));
+        x.forEach((p, c) => {
+          if (g === 0 || x.length > 1) splat.set(v128.load32_splat(p, ACTIVATION_HEADER_BYTES + 4 * turn));
+          groups[g]!.forEach((each, t) => weights[t]!.forEach((w, h) => each.add(c, turn, h, splat, w)));
+        });
+      });
+    }
   };
+}
+
+/** What iterators of the same length give, one of each at a time. */
+function* together<T>(iterators: readonly Iterator<T>[]): Generator<readonly T[]> {
+  for (;;) {
+    const results = iterators.map((each) => each.next());
+    if (results.some(({ done }) => done)) return;
+    yield results.map(({ value }) => value as T);
+  }
 }

@@ -22,26 +22,27 @@ import {
   BlockReader,
   F16_SCALE,
   FLOAT_DTYPES,
+  GroupWalk,
+  SUM_MAX,
+  bundleOf,
   dequantizedColumns,
   floatColumn,
   groupBlockBytes,
-  headerBytes,
   interleavingOf,
-  layoutOf32,
   productOffsetOf,
   quantizedFormatOf,
   scaledFloatColumn,
   termsOf,
 } from './weights.ts';
-import type { PairedScales, UseColumn } from './weights.ts';
+import type { Cursor, PairedScales, UseColumn } from './weights.ts';
 
 /** Accumulators of a group in a tile: [row of x][rows 0..3 and 4..7 of the group]. */
 type Accumulators = readonly (readonly [Local<'v128'>, Local<'v128'>])[];
 
 /** A group of eight rows of W, and what a tile adds up of it. */
 interface TileGroup {
-  /** Address of the group's first block; may be moved. */
-  readonly w: Local<'ptr'>;
+  /** At the group's first block; may be moved. */
+  readonly at: Cursor;
   readonly accumulators: Accumulators;
 }
 
@@ -69,8 +70,9 @@ const ROWS_AT_ONCE = 64;
 
 /** A product as its tiles see it: which rows of x meet which matrix, and what becomes of the results. */
 interface Product {
-  /** The first group of the matrix. */
   readonly weights: Local<'ptr'>;
+  /** Of `weights`, the first group of the matrix. */
+  readonly firstGroup?: Local<'i32'>;
   readonly groupBytes: Local<'ptr'>;
   readonly nIn: Local<'i32'>;
   readonly nBlocks: Local<'i32'>;
@@ -116,8 +118,16 @@ function buildMatmul(k: KernelBody, dtype: DType, source: MatmulSource): void {
     },
   });
   const nGroups = f.let('nGroups', i32.shr_u(i32.add(nOut, 7), 3));
-  const grain = i32.add(i32.div_u(nGroups, i32.mul(k.nThreads, RUNS_OF_SHARE)), 1);
-  k.eachRun(nGroups, grain, groups);
+  const bundle = bundleOf(dtype, k.variant);
+  const nBundles = f.let('nBundles', i32.div_u(i32.add(nGroups, bundle - 1), bundle));
+  const grain = i32.add(i32.div_u(nBundles, i32.mul(k.nThreads, RUNS_OF_SHARE)), 1);
+  const [first, end] = [f.local('i32', 'first'), f.local('i32', 'end')];
+  k.eachRun(nBundles, grain, (from, to) => {
+    first.set(i32.mul(from, bundle));
+    end.set(i32.mul(to, bundle));
+    f.if(i32.gt_s(end, nGroups), () => end.set(nGroups));
+    groups(first, end);
+  });
 }
 
 /** Prepares a product; what is returned emits it for the groups [from, to). */
@@ -125,64 +135,78 @@ export function productOf(
   k: KernelBody,
   dtype: DType,
   source: MatmulSource,
-  { weights, groupBytes, nIn, nBlocks, rows, x, finish }: Product,
+  { weights, firstGroup, groupBytes, nIn, nBlocks, rows, x, finish }: Product,
 ): (from: Local<'i32'>, to: Local<'i32'>) => void {
   const { f } = k;
   const group = f.local('i32', 'group');
   const row = f.local('i32', 'row');
 
-  /** A tile of `nGroups` groups from `group` on, for `n` rows from `row` on. */
-  const emitTile = (tile: Tile, n: number, nGroups: number, start: Expr<'ptr'>, blocks: Local<'i32'>): void => {
-    const base = f.let('tileStart', start);
-    const groups = Array.from({ length: nGroups }, (_, g) => ({
-      w: f.let('w', ptr.add(base, ptr.mul(groupBytes, g))),
-      accumulators: Array.from({ length: n }, (__, c) => {
+  const walk = new GroupWalk(dtype, k.variant);
+  const absolute = firstGroup ? f.local('i32', 'absoluteGroup') : group;
+  const setCursor = (at: Cursor, beside: number): void => {
+    if (firstGroup) absolute.set(i32.add(firstGroup, group));
+    walk.start(at, weights, absolute, groupBytes, { beside });
+  };
+
+  /** A tile of `nGroups` groups from `group` on, for `n` rows from `row` on; `startAt` sets where they begin. */
+  const emitTile = (
+    tile: Tile,
+    n: number,
+    nGroups: number,
+    startAt: (at: Cursor, beside: number) => void,
+    blocks: Local<'i32'>,
+  ): void => {
+    const groups = Array.from({ length: nGroups }, (_, g) => {
+      const at = walk.cursor(f);
+      startAt(at, g);
+      const accumulators = Array.from({ length: n }, (__, c) => {
         return [f.let(`low${c}`, v128.zero()), f.let(`high${c}`, v128.zero())] as const;
-      }),
-    }));
+      });
+      return { at, accumulators };
+    });
     const px = Array.from({ length: n }, (_, c) => f.let('px', x(i32.add(row, c))));
     tile(groups, px, blocks);
     groups.forEach(({ accumulators }, g) => finish(i32.add(group, g), row, accumulators));
   };
-  /** The rows of x from `row` up to `end`, with the group at `start`. */
+  /** The rows of x from `row` up to `end`, with the present group. */
   const eachTile = (
     tile: Tile,
     tileRows: readonly number[],
     end: Local<'i32'>,
-    start: Expr<'ptr'>,
+    startAt: (at: Cursor, beside: number) => void,
     blocks: Local<'i32'>,
   ): void => {
     for (const n of tileRows) {
       f.while(i32.le_s(i32.add(row, n), end), () => {
-        emitTile(tile, n, 1, start, blocks);
+        emitTile(tile, n, 1, startAt, blocks);
         row.set(i32.add(row, n));
       });
     }
   };
 
   const tile = source.prepare(f);
-  const groupStart = addressAt(weights, group, groupBytes);
   const { groupsOfOne } = source;
   const direct = (from: Expr<'i32'>, to: Local<'i32'>): void => {
     group.set(from);
     if (groupsOfOne > 1) {
-      f.if(i32.eq(rows, 1), () => {
+      const isAligned = firstGroup ? i32.eqz(i32.rem_u(i32.add(firstGroup, from), walk.nBundled)) : i32.const(1);
+      f.if(i32.and(i32.eq(rows, 1), isAligned), () => {
         row.set(0);
         f.while(i32.le_s(i32.add(group, groupsOfOne), to), () => {
-          emitTile(tile, 1, groupsOfOne, groupStart, nBlocks);
+          emitTile(tile, 1, groupsOfOne, setCursor, nBlocks);
           group.set(i32.add(group, groupsOfOne));
         });
       });
     }
-    const firstGroup = f.let('firstGroup', group);
+    const startGroup = f.let('startGroup', group);
     const firstRow = f.local('i32', 'firstRow');
     const endRow = f.local('i32', 'endRow');
     f.for(firstRow, { from: 0, to: rows, step: ROWS_AT_ONCE }, () => {
       endRow.set(i32.add(firstRow, ROWS_AT_ONCE));
       f.if(i32.gt_s(endRow, rows), () => endRow.set(rows));
-      f.for(group, { from: firstGroup, to }, () => {
+      f.for(group, { from: startGroup, to }, () => {
         row.set(firstRow);
-        eachTile(tile, source.tileRows, endRow, groupStart, nBlocks);
+        eachTile(tile, source.tileRows, endRow, setCursor, nBlocks);
       });
     });
   };
@@ -191,17 +215,17 @@ export function productOf(
     const plainTile = plain.prepare(f);
     const unpack = blockUnpacker(f, dtype, k.variant);
     const scratch = k.scratch();
-    const w = f.local('ptr', 'packed');
+    const at = walk.cursor(f);
     const target = f.local('ptr', 'target');
     const store: UseColumn = (column, ...halves) => {
       halves.forEach((half, h) => v128.store(target, half, COLUMN_BYTES * column + 16 * h));
     };
     f.for(group, { from, to }, () => {
-      w.set(groupStart);
+      setCursor(at, 0);
       target.set(scratch);
-      unpack(w, nBlocks, store, (n) => target.set(ptr.add(target, COLUMN_BYTES * n)));
+      unpack(at, nBlocks, store, (n) => target.set(ptr.add(target, COLUMN_BYTES * n)));
       row.set(0);
-      eachTile(plainTile, plain.tileRows, rows, scratch, nIn);
+      eachTile(plainTile, plain.tileRows, rows, ({ part }) => part.set(scratch), nIn);
     });
   };
   return (from, to) => {
@@ -278,9 +302,9 @@ function floatSource(dtype: FloatDType, variant: KernelVariant): MatmulSource {
       for (const n of [4, 1]) {
         f.while(i32.ge_s(left, n), () => {
           for (let k = 0; k < n; k++) {
-            add(groups, x, 4 * k, ({ w }) => load(w, columnBytes * k));
+            add(groups, x, 4 * k, ({ at }) => load(at.part, columnBytes * k));
           }
-          for (const { w } of groups) w.set(ptr.add(w, columnBytes * n));
+          for (const { at } of groups) at.part.set(ptr.add(at.part, columnBytes * n));
           for (const p of x) p.set(ptr.add(p, 4 * n));
           left.set(i32.sub(left, n));
         });
@@ -299,34 +323,29 @@ function floatSource(dtype: FloatDType, variant: KernelVariant): MatmulSource {
 const COLUMN_BYTES = 32;
 
 /**
- * Emits exact f32 values of `nBlocks` blocks of a group at `w`, which moves along. Columns are counted anew after each
+ * Emits exact f32 values of `nBlocks` blocks of a group at `at`, which moves along. Columns are counted anew after each
  * call of `advance`, which says how many they were.
  */
-type UnpackBlocks = (
-  w: Local<'ptr'>,
-  nBlocks: Expr<'i32'>,
-  use: UseColumn,
-  advance: (nColumns: number) => void,
-) => void;
+type UnpackBlocks = (at: Cursor, nBlocks: Expr<'i32'>, use: UseColumn, advance: (nColumns: number) => void) => void;
 
 function blockUnpacker(f: FunctionBuilder, dtype: DType, variant: KernelVariant): UnpackBlocks {
   const format = quantizedFormatOf(dtype);
   if (format) {
     const reader = new BlockReader(f, format, variant);
-    return (w, nBlocks, use, advance) => {
-      each32(f, reader, w, nBlocks, () => {
-        dequantizedColumns(f, reader, variant, w, use);
+    return (at, nBlocks, use, advance) => {
+      each32(f, variant, [{ reader, at }], nBlocks, () => {
+        dequantizedColumns(f, reader, variant, at.part, use);
         advance(32);
       });
     };
   }
   const load = floatColumn(f, dtype as FloatDType);
-  return (w, nBlocks, use, advance) => {
+  return ({ part }, nBlocks, use, advance) => {
     const left = f.let('left', nBlocks);
     f.while(i32.gt_s(left, 0), () => {
-      use(0, ...load(w, 0));
+      use(0, ...load(part, 0));
       advance(1);
-      w.set(ptr.add(w, groupBlockBytes(dtype)));
+      part.set(ptr.add(part, groupBlockBytes(dtype)));
       left.set(i32.sub(left, 1));
     });
   };
@@ -361,26 +380,33 @@ function columnProducts(f: FunctionBuilder, variant: KernelVariant, xScale: numb
   };
 }
 
-/** Runs `body` for each 32 columns of `nBlocks` blocks, with the scales read; moves `w` along. */
+/** A group of eight rows of W, and what reads it. */
+interface ReadGroup {
+  readonly reader: BlockReader;
+  readonly at: Cursor;
+}
+
+/** Runs `body` for each 32 columns of `nBlocks` blocks of some groups, with the scales read; moves them along. */
 function each32(
   f: FunctionBuilder,
-  reader: BlockReader,
-  w: Local<'ptr'>,
+  variant: KernelVariant,
+  groups: readonly ReadGroup[],
   nBlocks: Expr<'i32'>,
   body: () => void,
 ): void {
-  const { sizeBytes } = layoutOf32(reader.format);
+  const { format, nParts32 } = groups[0]!.reader;
+  const walk = new GroupWalk(format.dtype, variant);
   const left = f.let('left', nBlocks);
   const one = (): void => {
-    reader.scales(w);
+    for (const { reader, at } of groups) reader.scales(at.part);
     body();
-    w.set(ptr.add(w, sizeBytes));
+    for (const { at } of groups) walk.nextPart(at);
   };
   f.while(i32.gt_s(left, 0), () => {
-    reader.header(w);
-    w.set(ptr.add(w, headerBytes(reader.format)));
-    if (reader.nParts32 === 1) one();
-    else f.for(f.local('i32', 'part'), { from: 0, to: reader.nParts32 }, one);
+    for (const { reader, at } of groups) reader.header(at.header);
+    if (nParts32 === 1) one();
+    else f.for(f.local('i32', 'part'), { from: 0, to: nParts32 }, one);
+    for (const { at } of groups) walk.nextBlock(at);
     left.set(i32.sub(left, 1));
   });
 }
@@ -393,58 +419,39 @@ const dequantizingSource = (variant: KernelVariant): MatmulSource => ({
 
 /** x in 8 bits: integer dot products of a part, then one multiply-add with the product of the scales. */
 function integerSource(format: QuantizedFormat, variant: KernelVariant): MatmulSource {
-  const isQuads = interleavingOf(format, variant) === 'quads';
-  const xBlockBytes = ACTIVATION_BLOCK_BYTES[isQuads ? 'Q8A' : 'Q8W'];
-  const offset = productOffsetOf(format, variant);
+  const interleaving = interleavingOf(format, variant);
+  const xBlockBytes = ACTIVATION_BLOCK_BYTES[interleaving === 'pairs' ? 'Q8W' : 'Q8A'];
+  const groupsOfOne = bundleOf(format.dtype, variant);
   const prepare = (f: FunctionBuilder): Tile => {
-    const reader = new BlockReader(f, format, variant, true);
-    const scale = f.local('v128', 'xScale');
-    const [offsetSum, scaledSum] = [f.local('v128', 'offsetSum'), f.local('v128', 'xScaledSum')];
-    const xSums = f.local('v128', 'xSums');
-    /** Of both parts at once: their sums side by side, times scales that stand so. */
-    const addPairs = (
-      scales: PairedScales,
-      p: Expr<'ptr'>,
-      c: number,
-      sums: readonly Sums[],
-      accumulators: Accumulators[number],
-    ): void => {
-      xSums.set(v128.load32_splat(p, 4));
-      if (offset !== 0) offsetSum.set(i16x8.mul(xSums, splatI32(offset * 0x00010001)));
-      accumulators.forEach((acc, h) => {
-        const [first, last] = [0, 1].map((i) => totalOf(sums, c, i, h)) as [Expr<'v128'>, Expr<'v128'>];
-        const both = v128.or(v128.and(first, splatI32(0xffff)), i32x4.shl(last, 16));
-        const dot = i32x4.dot_i16x8_s(both, scales.scale[h]!);
-        const centred = offset === 0 ? dot : i32x4.sub(dot, i32x4.dot_i16x8_s(scales.scale[h]!, offsetSum));
-        acc.set(multiplyAdd(variant, f32x4.convert_i32x4_s(centred), f32x4.mul(reader.d[h]!, scale), acc));
-        if (!scales.minimum) return;
-        const minimum = f32x4.convert_i32x4_s(i32x4.dot_i16x8_s(scales.minimum[h]!, xSums));
-        acc.set(multiplyAdd(variant, minimum, f32x4.mul(reader.dMin![h]!, scale), acc));
+    const readers = Array.from({ length: groupsOfOne }, () => new BlockReader(f, format, variant, true));
+    const { pairs } = readers[0]!;
+    // Sums of 16 bits stay apart by themselves.
+    const nParts = !pairs ? readers[0]!.parts.length : interleaving === 'split' ? 1 : 2;
+    const addBlock = (pairs ? addPairs : addParts)(f, format, variant);
+    return (groups, x, nBlocks) => {
+      const walks = groups.map(({ at, accumulators }, g) => {
+        const reader = readers[g]!;
+        const sums =
+          interleaving === 'pairs'
+            ? pairSums(f, x.length, nParts)
+            : quadSums(f, x.length, nParts, format, variant, reader.pairs?.scale);
+        return { reader, at, accumulators, sums };
       });
-    };
-    return ([group], x, nBlocks) => {
-      const { w, accumulators } = group!;
-      const nParts = reader.parts.length;
-      const sums = isQuads ? quadSums(f, x.length, nParts, format, variant) : pairSums(f, x.length, nParts);
-      const addTurn = turnProducts(f, sums, x);
-      each32(f, reader, w, nBlocks, () => {
-        for (const each of sums) each.begin();
-        if (isQuads) reader.numbers(w, addTurn);
-        else reader.words(w, (turn, ...both) => addTurn(turn, [both]));
+      const addTurns = turnProducts(
+        f,
+        walks.map(({ sums }) => sums),
+        x,
+      );
+      each32(f, variant, walks, nBlocks, () => {
+        for (const { sums } of walks) for (const each of sums) each.begin();
+        addTurns(
+          walks.map(({ reader, at }) =>
+            (interleaving === 'pairs' ? reader.words : reader.numbers).call(reader, at.part),
+          ),
+        );
         x.forEach((p, c) => {
-          scale.set(v128.load32_splat(p, 0));
-          if (reader.pairs) return addPairs(reader.pairs, p, c, sums, accumulators[c]!);
-          reader.parts.forEach((part, i) => {
-            if (offset !== 0) offsetSum.set(activationSum(p, nParts, i, offset));
-            if (part.minimum) scaledSum.set(f32x4.mul(f32x4.convert_i32x4_s(activationSum(p, nParts, i, 1)), scale));
-            accumulators[c]!.forEach((acc, h) => {
-              const dot = totalOf(sums, c, i, h);
-              const centred = offset === 0 ? dot : i32x4.sub(dot, offsetSum);
-              const value = f32x4.convert_i32x4_s(centred);
-              acc.set(multiplyAdd(variant, value, f32x4.mul(part.scale[h]!, scale), acc));
-              if (part.minimum) acc.set(multiplyAdd(variant, part.minimum[h]!, scaledSum, acc));
-            });
-          });
+          const add = addBlock(p);
+          for (const { reader, sums, accumulators } of walks) add(reader, sums, c, accumulators[c]!);
         });
         for (const p of x) p.set(ptr.add(p, xBlockBytes));
       });
@@ -452,7 +459,98 @@ function integerSource(format: QuantizedFormat, variant: KernelVariant): MatmulS
   };
   // Two terms take twice the registers.
   const tileRows = variant.wide && termsOf(format).length === 1 ? [8, 4, 1] : [4, 1];
-  return { tileRows, groupsOfOne: 1, expansionRows: Infinity, prepare };
+  return { tileRows, groupsOfOne, expansionRows: Infinity, prepare };
+}
+
+/**
+ * Emits what the integers of 32 columns add to accumulators: first what all groups need of the block of x at `p`, then
+ * for each group what it adds of its sums with that row of x.
+ */
+type AddBlock = (
+  p: Expr<'ptr'>,
+) => (reader: BlockReader, sums: readonly Sums[], c: number, accumulators: Accumulators[number]) => void;
+
+/** Parts one by one, each with its scale. */
+function addParts(f: FunctionBuilder, format: QuantizedFormat, variant: KernelVariant): AddBlock {
+  const offset = productOffsetOf(format, variant);
+  const scale = f.local('v128', 'xScale');
+  const offsetSums = f.localArray('v128', 'offsetSum', 2);
+  const scaledSums = f.localArray('v128', 'xScaledSum', 2);
+  const { scaleColumns, hasMinima } = format;
+  const nParts = scaleColumns === 16 ? 2 : 1;
+  return (p) => {
+    scale.set(v128.load32_splat(p, 0));
+    for (let i = 0; i < nParts; i++) {
+      if (offset !== 0) offsetSums[i]!.set(activationSum(p, nParts, i, offset));
+      if (hasMinima) scaledSums[i]!.set(f32x4.mul(f32x4.convert_i32x4_s(activationSum(p, nParts, i, 1)), scale));
+    }
+    return ({ parts }, sums, c, accumulators) => {
+      parts.forEach((part, i) => {
+        accumulators.forEach((acc, h) => {
+          const dot = totalOf(sums, c, i, h);
+          const centred = offset === 0 ? dot : i32x4.sub(dot, offsetSums[i]!);
+          const value = f32x4.convert_i32x4_s(centred);
+          acc.set(multiplyAdd(variant, value, f32x4.mul(part.scale[h]!, scale), acc));
+          if (part.minimum) acc.set(multiplyAdd(variant, part.minimum[h]!, scaledSums[i]!, acc));
+        });
+      });
+    };
+  };
+}
+
+/** Both halves at once: sums side by side, times scales that stand so, all of it in integers. */
+function addPairs(f: FunctionBuilder, format: QuantizedFormat, variant: KernelVariant): AddBlock {
+  const offset = productOffsetOf(format, variant);
+  const isSplit = interleavingOf(format, variant) === 'split';
+  const [scale, xSums] = [f.local('v128', 'xScale'), f.local('v128', 'xSums')];
+  const offsetSums = f.local('v128', 'offsetSums');
+  const shiftSum = shiftSumOf(f, format, xSums);
+  return (p) => {
+    scale.set(v128.load32_splat(p, 0));
+    xSums.set(v128.load32_splat(p, 4));
+    const fits = offset * SUM_MAX < 2 ** 15;
+    if (fits && offset > 1) offsetSums.set(i16x8.mul(xSums, splatI32(offset * 0x00010001)));
+    const offsetOf = (scales: Expr<'v128'>): Expr<'v128'> =>
+      fits
+        ? i32x4.dot_i16x8_s(scales, offset > 1 ? offsetSums : xSums)
+        : i32x4.mul(i32x4.dot_i16x8_s(scales, xSums), splatI32(offset));
+    const shiftOf = shiftSum(p);
+    return ({ pairs, d, dMin }, sums, c, accumulators) => {
+      const { scale: scales, minimum, shift } = pairs!;
+      accumulators.forEach((acc, h) => {
+        const both = (): Expr<'v128'> => {
+          const [first, last] = [0, 1].map((i) => totalOf(sums, c, i, h)) as [Expr<'v128'>, Expr<'v128'>];
+          return v128.or(v128.and(first, splatI32(0xffff)), i32x4.shl(last, 16));
+        };
+        const dot = isSplit ? totalOf(sums, c, 0, h) : i32x4.dot_i16x8_s(both(), scales[h]!);
+        const centred = offset === 0 ? dot : i32x4.sub(dot, offsetOf(scales[h]!));
+        const [value, factor] = shift ? [shiftOf(centred, shift, h), dMin![h]!] : [centred, d[h]!];
+        acc.set(multiplyAdd(variant, f32x4.convert_i32x4_s(value), f32x4.mul(factor, scale), acc));
+        if (!minimum) return;
+        const minima = f32x4.convert_i32x4_s(i32x4.dot_i16x8_s(minimum[h]!, xSums));
+        acc.set(multiplyAdd(variant, minima, f32x4.mul(dMin![h]!, scale), acc));
+      });
+    };
+  };
+}
+
+/** Prepares values in units of the shift: unshifted ones, and the shift times the activations it meets. */
+function shiftSumOf(f: FunctionBuilder, { shift = 1, scaleColumns }: QuantizedFormat, xSums: Local<'v128'>) {
+  const total = f.local('v128', 'xTotal');
+  const [last, turned] = [f.local('v128', 'lastSums'), f.local('v128', 'turnedSums')];
+  return (p: Expr<'ptr'>) => {
+    if (shift !== 1 && scaleColumns === 32) total.set(i32x4.dot_i16x8_s(xSums, splatI32(0x00010001)));
+    if (shift !== 1 && scaleColumns === 16) {
+      last.set(i16x8.shl(v128.load32_splat(p, 8), 1));
+      turned.set(i16x8.sub(xSums, last));
+    }
+    return (value: Expr<'v128'>, { first, both }: NonNullable<PairedScales['shift']>, h: number): Expr<'v128'> => {
+      const scaled = i32x4.shl(value, -Math.log2(shift));
+      if (scaleColumns === 32) return i32x4.add(scaled, i32x4.mul(total, first[h]!));
+      const turnedSum = i32x4.add(scaled, i32x4.dot_i16x8_s(first[h]!, turned));
+      return i32x4.add(turnedSum, i32x4.dot_i16x8_s(both[h]!, last));
+    };
+  };
 }
 
 /**
@@ -533,7 +631,9 @@ const embedKernel = (dtype: DType): Kernel => ({
     const { from, to } = k.share(i32.mul(i32.mul(k.rows(), k.param('nBeside')), nBlocks));
     const item = f.local('i32', 'item');
     const id = f.local('i32', 'id');
-    const w = f.local('ptr', 'w');
+    const walk = new GroupWalk(dtype, k.variant);
+    const at = walk.cursor(f);
+    const group = f.local('i32', 'group');
     const target = f.local('ptr', 'target');
     const lane = f.local('v128', 'lane');
     const value = f.local('v128', 'value');
@@ -545,13 +645,13 @@ const embedKernel = (dtype: DType): Kernel => ({
     const unpack = blockUnpacker(f, dtype, k.variant);
     f.for(item, { from, to }, () => {
       id.set(i32.load(addressAt(ids, i32.div_u(item, nBlocks), 4)));
-      const groupStart = addressAt(weights, i32.shr_u(id, 3), groupBytes);
-      w.set(addressAt(groupStart, i32.rem_u(item, nBlocks), groupBlockBytes(dtype)));
+      group.set(i32.shr_u(id, 3));
+      walk.start(at, weights, group, groupBytes, { block: i32.rem_u(item, nBlocks) });
       target.set(addressAt(out, item, 4 * BLOCK_FORMATS[dtype].blockElements));
       // Swizzle indices that bring row (id mod 4) of a vector to lane 0.
       const firstByte = i32.mul(i32.and(id, 3), 0x04040404);
       lane.set(i32x4.splat(i32.add(firstByte, 0x03020100)));
-      unpack(w, i32.const(1), store, (n) => target.set(ptr.add(target, 4 * n)));
+      unpack(at, i32.const(1), store, (n) => target.set(ptr.add(target, 4 * n)));
     });
   },
 });

@@ -1,11 +1,12 @@
 // Kernels that work row by row: RMSNorm, rotary positions, gathering of rows, quantisation of activations, clearing.
 
-import { ACTIVATION_BLOCK_BYTES, columnsOf } from '../../../graph/tensor.ts';
+import { ACTIVATION_BLOCK_BYTES, ACTIVATION_HEADER_BYTES, columnsOf } from '../../../graph/tensor.ts';
 import type { Expr, Local } from '../emit/expression.ts';
-import { f32, f32x4, f64, i16x8, i32, i32x4, memory, ptr, v128 } from '../emit/operations.ts';
+import { f32, f32x4, f64, i16x8, i32, i32x4, i8x16, memory, ptr, v128 } from '../emit/operations.ts';
 import { blockScale, quantBytes, quantizeBlock, sumLanes, sumLanesI32 } from './floats.ts';
 import { CLEARING, LINE_BYTES, addressAt } from './kernel.ts';
 import type { Kernel, KernelBody } from './kernel.ts';
+import { SPLIT_COLUMNS } from './weights.ts';
 
 /** Calls `body` with the address offset of each row of this thread's share. */
 function forEachRow(k: KernelBody, body: (row: Local<'i32'>) => void, nRows: Expr<'i32'> = k.rows()): void {
@@ -190,7 +191,7 @@ const gatherRows: Kernel = {
 
 /**
  * For kernels whose results may be quantised where they are made, as the parameter `quantized` says: blocks of 32 to 8
- * bits, scale = max|x| / 127, quants rounded to nearest (ties to even), and their sums by 16.
+ * bits, scale = max|x| / 127, quants rounded to nearest (ties to even), and their sums.
  */
 export function quantizing(k: KernelBody) {
   const { f } = k;
@@ -209,13 +210,23 @@ export function quantizing(k: KernelBody) {
       quantizeBlock(f, v, scale);
       f32.store(po, scale);
       [0, 4].forEach((first, i) => {
-        const sum = v.slice(first + 1, first + 4).reduce<Expr<'v128'>>((s, x8) => i32x4.add(s, x8), v[first]!);
-        i32.store16(po, i32x4.extract_lane(sumLanesI32(f, sum), 0), 4 + 2 * i);
+        const last = f.let('last', sumLanesI32(f, i32x4.add(v[first + 2]!, v[first + 3]!)));
+        const all = i32x4.add(last, sumLanesI32(f, i32x4.add(v[first]!, v[first + 1]!)));
+        i32.store16(po, i32x4.extract_lane(all, 0), 4 + 2 * i);
+        i32.store16(po, i32x4.extract_lane(last, 0), 8 + 2 * i);
       });
+      const at = ACTIVATION_HEADER_BYTES;
       f.if(
         isWide,
-        () => [0, 2, 4, 6].forEach((i) => v128.store(po, i16x8.narrow_i32x4_s(v[i]!, v[i + 1]!), 8 + 8 * i)),
-        () => quantBytes(v).forEach((bytes, i) => v128.store(po, bytes, 8 + 16 * i)),
+        () => [0, 2, 4, 6].forEach((i) => v128.store(po, i16x8.narrow_i32x4_s(v[i]!, v[i + 1]!), at + 8 * i)),
+        () => {
+          const [first, last] = quantBytes(v).map((bytes) => f.let('bytes', bytes)) as [Local<'v128'>, Local<'v128'>];
+          [first, last].forEach((bytes, i) => {
+            const places = SPLIT_COLUMNS.slice(16 * i, 16 * i + 16);
+            const split = (): Expr<'v128'> => i8x16.shuffle(first, last, places);
+            v128.store(po, k.variant.dot === 'i7p' ? split() : bytes, at + 16 * i);
+          });
+        },
       );
       po.set(ptr.add(po, blockBytes));
     },

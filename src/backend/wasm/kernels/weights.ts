@@ -6,6 +6,8 @@
 // are 16 vectors v of 16 bytes; a plane of n bits stores v, v + 2n, v + 4n … in the same bytes, from the low bits on.
 // Levels that are sums of terms have a plane for each mask of theirs.
 //   quads  vector 2s + h: rows 4h .. 4h + 3, columns 4s .. 4s + 3 of each: what the relaxed dot product wants
+//   split  as quads, but of columns 2s, 2s + 1, 16 + 2s, 17 + 2s: where products are added in pairs, to sums of 16 bits,
+//          those of the first and of the last 16 columns stay apart
 //   pairs  vector v: all rows, columns 2v and 2v + 1 of each: what the dot product of 16-bit integers wants
 
 import { BLOCK_FORMATS } from '../../../base/dtype.ts';
@@ -14,8 +16,9 @@ import type { QuantizedFormat, Term } from '../../../quant/block.ts';
 import { QUANTIZED_FORMATS } from '../../../quant/codecs.ts';
 import type { Expr, Local } from '../emit/expression.ts';
 import type { FunctionBuilder } from '../emit/function-builder.ts';
-import { f32x4, i16x8, i32x4, i8x16, v128 } from '../emit/operations.ts';
+import { f32x4, i16x8, i32, i32x4, i8x16, ptr, v128 } from '../emit/operations.ts';
 import { HalfToFloat, splatF32, splatI32 } from './floats.ts';
+import { addressAt } from './kernel.ts';
 import type { KernelVariant } from './kernel.ts';
 
 type Vector = Expr<'v128'>;
@@ -88,13 +91,96 @@ export const headerBytes = (format: QuantizedFormat): number =>
 
 /** Bytes of one block (of 32 or 256 columns, or of one) of eight rows. */
 export function groupBlockBytes(dtype: DType): number {
-  const { blockElements, blockBytes } = BLOCK_FORMATS[dtype];
-  const format = quantizedFormatOf(dtype);
-  if (!format) return ROWS * blockBytes;
-  return headerBytes(format) + (blockElements / 32) * layoutOf32(format).sizeBytes;
+  const { header, part, nParts } = groupSizes(dtype);
+  return header + nParts * part;
 }
 
-export type Interleaving = 'quads' | 'pairs';
+/** Bytes of what a block of eight rows begins with, and of its parts: 32 columns, or one of floats. */
+function groupSizes(dtype: DType): { header: number; part: number; nParts: number } {
+  const { blockElements, blockBytes } = BLOCK_FORMATS[dtype];
+  const format = quantizedFormatOf(dtype);
+  if (!format) return { header: 0, part: ROWS * blockBytes, nParts: 1 };
+  return { header: headerBytes(format), part: layoutOf32(format).sizeBytes, nParts: blockElements / 32 };
+}
+
+/** Groups that a bundle has at most. */
+export const BUNDLE_MAX = 2;
+
+/**
+ * Groups that lie bundled: of each block their headers, then their parts in turn. A tile that takes a whole bundle reads
+ * one stream, which memory gives twice as fast as two.
+ */
+export const bundleOf = (dtype: DType, { wide }: KernelVariant): 1 | typeof BUNDLE_MAX =>
+  wide && quantizedFormatOf(dtype) ? BUNDLE_MAX : 1;
+
+/** Where a group is read or written: a block's header, and its next part. */
+export interface Cursor {
+  readonly header: Local<'ptr'>;
+  readonly part: Local<'ptr'>;
+}
+
+/** Moves cursors through the groups of a matrix. Emits. */
+export class GroupWalk {
+  readonly nBundled: number;
+  readonly #header: number;
+  readonly #part: number;
+  readonly #nParts: number;
+
+  constructor(dtype: DType, variant: KernelVariant) {
+    const { header, part, nParts } = groupSizes(dtype);
+    this.nBundled = bundleOf(dtype, variant);
+    [this.#header, this.#part, this.#nParts] = [header, part, nParts];
+  }
+
+  /** From a group's part to the next. */
+  get partBytes(): number {
+    return this.nBundled * this.#part;
+  }
+
+  /** Of a block, all groups of the bundle. */
+  get blockBytes(): number {
+    return this.nBundled * (this.#header + this.#nParts * this.#part);
+  }
+
+  cursor(f: FunctionBuilder): Cursor {
+    return { header: f.local('ptr', 'header'), part: f.local('ptr', 'part') };
+  }
+
+  /** To block `block` of group `group` of the matrix at `base`, or of the one that is `beside` groups behind it. */
+  start(
+    { header, part }: Cursor,
+    base: Expr<'ptr'>,
+    group: Local<'i32'>,
+    groupBytes: Expr<'ptr'>,
+    { beside = 0, block }: { beside?: number; block?: Expr<'i32'> } = {},
+  ): void {
+    const mask = this.nBundled - 1;
+    const isAlone = this.nBundled === 1;
+    const first = isAlone ? i32.add(group, beside) : i32.and(group, ~mask);
+    header.set(addressAt(base, first, groupBytes));
+    if (block) header.set(addressAt(header, block, this.blockBytes));
+    part.set(ptr.add(header, this.nBundled * this.#header));
+    if (isAlone) return;
+    const inBundle = beside > 0 ? i32.const(beside) : i32.and(group, mask);
+    part.set(addressAt(part, inBundle, this.#part));
+    header.set(addressAt(header, inBundle, this.#header));
+  }
+
+  nextPart({ part }: Cursor): void {
+    part.set(ptr.add(part, this.partBytes));
+  }
+
+  /** From behind the last part of a block. */
+  nextBlock({ header, part }: Cursor): void {
+    header.set(ptr.add(header, this.blockBytes));
+    part.set(ptr.add(part, this.nBundled * this.#header));
+  }
+}
+
+export type Interleaving = 'quads' | 'split' | 'pairs';
+
+/** Columns of 32 in the order of `split`: what stands at each place. */
+export const SPLIT_COLUMNS = Array.from({ length: 32 }, (_, i) => 16 * ((i >> 1) & 1) + 2 * (i >> 2) + (i & 1));
 
 /** Bits of levels once they are unsigned, by half of 2^bits added. */
 const levelBits = (levels: readonly number[]): number => 33 - Math.clz32(Math.max(-Math.min(...levels) - 1, ...levels));
@@ -128,7 +214,8 @@ export function interleavingOf(format: QuantizedFormat, { dot, wide }: KernelVar
   if (dot === 'u8') return 'quads';
   // V8 looks levels up in 128 bits, and pairs what follows only if that extends them to 16 bits.
   const isNarrowed = wide && format.levels !== undefined && !format.terms;
-  return dot === 'i16' || isSigned(format) || isNarrowed ? 'pairs' : 'quads';
+  if (dot === 'i16' || isSigned(format) || isNarrowed) return 'pairs';
+  return dot === 'i7p' ? 'split' : 'quads';
 }
 
 /** What must be subtracted from the bytes that `BlockReader.steps` gives. */
@@ -139,9 +226,9 @@ function offsetOf(format: QuantizedFormat, variant: KernelVariant): number {
 
 /** What must be subtracted from the products of `BlockReader.numbers` or `words`. */
 export const productOffsetOf = (format: QuantizedFormat, variant: KernelVariant): number =>
-  format.terms && interleavingOf(format, variant) === 'quads' ? format.offset : offsetOf(format, variant);
+  format.terms && interleavingOf(format, variant) !== 'pairs' ? format.offset : offsetOf(format, variant);
 
-/** Scale and minimum of a part of 32 columns: of all of them, or of the first or last 16. */
+/** Scale and minimum of a part of 32 columns: of all of them, of 16, or, where scales of 16 have shifts, of eight. */
 export interface Part {
   readonly scale: Halves;
   /** Negative; as large as it is added to each value. */
@@ -149,21 +236,36 @@ export interface Part {
 }
 
 /**
- * Scales of two parts as 16-bit integers, of a row side by side: what the dot product of pairs multiplies with numbers
- * of the two parts.
+ * Scales of the first and of the last 16 columns as 16-bit integers, of a row side by side: what the dot product of
+ * pairs multiplies with numbers of the two.
  */
 export interface PairedScales {
   readonly scale: Halves;
   readonly minimum: Halves | undefined;
+  /**
+   * Of formats with a shift, the scales with their signs: `first` is by how much the first eight columns of each 16 are
+   * shifted, `both` is the same where the last eight are shifted the same way, or 0. Of scales of 32 columns there is
+   * only `first`, of 32 bits.
+   */
+  readonly shift: { readonly first: Halves; readonly both: Halves } | undefined;
 }
 
-/** Of a part: of all 32 columns, or of 16. */
-const SUM_MAX = 16 * 127;
+/** What one turn of 32 columns multiplies: of each term, vectors of rows 0..3 and of rows 4..7. */
+export interface Turn {
+  readonly turn: number;
+  readonly terms: readonly (readonly [Vector, Vector])[];
+}
 
-/** Whether products of a part and scales of two parts have 16 bits. */
-const pairsScales = (format: QuantizedFormat): boolean => {
+/** The largest sum of 16 activations. */
+export const SUM_MAX = 16 * 127;
+
+/** Whether scales of 16 bits multiply sums of 16 columns that fit in 16 bits. */
+const pairsScales = (format: QuantizedFormat, variant: KernelVariant): boolean => {
+  if (format.shift !== undefined) return true;
+  if (format.scaleColumns !== 16) return false;
+  if (interleavingOf(format, variant) === 'split') return true;
   const [first, ...others] = termsOf(format);
-  return format.scaleColumns === 16 && others.length === 0 && SUM_MAX * maxOf(first!) < 2 ** 15;
+  return others.length === 0 && SUM_MAX * maxOf(first!) < 2 ** 15;
 };
 
 /** Reads a packed block of eight rows of a quantised format. Emits into the function that it was made in. */
@@ -193,14 +295,25 @@ export class BlockReader {
     this.d = halves('d');
     const hasMinimum = hasMinima || format.shift !== undefined;
     this.dMin = hasMinimum ? halves('dMin') : undefined;
-    const own = (): Part => ({ scale: halves('scale'), minimum: hasMinimum ? halves('minimum') : undefined });
+    const minimum = (): Halves | undefined => (hasMinimum ? halves('minimum') : undefined);
+    const nEach = scaleColumns === 16 && format.shift !== undefined ? 2 : 1;
+    const own = (): Part[] => {
+      const scale = halves('scale');
+      return Array.from({ length: nEach }, () => ({ scale, minimum: minimum() }));
+    };
     const whole: Part = { scale: this.d, minimum: this.dMin };
-    this.parts = scaleColumns === 0 ? [whole] : Array.from({ length: 32 / scaleColumns }, own);
+    this.parts = scaleColumns === 0 ? [whole] : Array.from({ length: 32 / scaleColumns }, own).flat();
     this.#low = f.localArray('v128', 'quants', 2);
     this.#high = f.localArray('v128', 'highBits', highPlane ? 2 * highPlane.nBits : 0);
-    const isPaired = wantsPairs && pairsScales(format);
     const words = (): Halves => halves('words');
-    this.pairs = isPaired ? { scale: words(), minimum: hasMinima ? words() : undefined } : undefined;
+    this.pairs =
+      wantsPairs && pairsScales(format, variant)
+        ? {
+            scale: words(),
+            minimum: hasMinima ? words() : undefined,
+            shift: format.shift === undefined ? undefined : { first: words(), both: words() },
+          }
+        : undefined;
     this.#numbers = planesOf(format).map(() => halves('number'));
     this.#lookUp = levelTable(f, format, variant);
   }
@@ -246,6 +359,16 @@ export class BlockReader {
   #scalesOf32(w: Expr<'ptr'>): void {
     const { scale, minimum } = this.parts[0]!;
     const scales = this.#f.let('scales', v128.load8x8_s(w));
+    if (this.pairs) {
+      const { first } = this.pairs.shift!;
+      const words = [i32x4.extend_low_i16x8_s(scales), i32x4.extend_high_i16x8_s(scales)];
+      first.forEach((signed, h) => {
+        signed.set(words[h]!);
+        const magnitude = i32x4.abs(signed);
+        this.pairs!.scale[h]!.set(i32x4.mul(splatI32(0x00010001), magnitude));
+      });
+      return;
+    }
     if (minimum && this.format.shift !== undefined) {
       setProducts(minimum, scales, this.dMin!);
       return setProducts(scale, this.#f.let('scales', i16x8.abs(scales)), this.d);
@@ -261,113 +384,137 @@ export class BlockReader {
     const f = this.#f;
     const bytes = f.let('scalePairs', v128.load(w));
     const nibble = splatI32(0x0f0f0f0f);
-    if (this.pairs) return this.#pairedScales(bytes, nibble);
+    if (this.pairs) return this.#pairedScales(this.pairs, bytes, nibble);
     const words = f.local('v128', 'words');
-    const split = (source: Vector, target: (part: Part) => Halves, factor: Halves): void => {
+    const split = (source: Vector, use: (value: Vector, i: number, h: number) => void): void => {
       const all = f.let('all', source);
       [i16x8.extend_low_i8x16_s(all), i16x8.extend_high_i8x16_s(all)].forEach((extended, h) => {
         words.set(extended);
-        [i32x4.shr_s(i32x4.shl(words, 16), 16), i32x4.shr_s(words, 16)].forEach((value, i) => {
-          target(this.parts[i]!)[h]!.set(f32x4.mul(f32x4.convert_i32x4_s(value), factor[h]!));
-        });
+        [i32x4.shr_s(i32x4.shl(words, 16), 16), i32x4.shr_s(words, 16)].forEach((value, i) => use(value, i, h));
       });
     };
-    if (!sharesBytes(this.format)) return split(bytes, (part) => part.scale, this.d);
-    split(v128.and(bytes, nibble), (part) => part.scale, this.d);
-    split(v128.and(i16x8.shr_u(bytes, 4), nibble), (part) => part.minimum!, this.dMin!);
+    const product = (value: Vector, factor: Vector): Vector => f32x4.mul(f32x4.convert_i32x4_s(value), factor);
+    if (this.format.shift !== undefined) {
+      const signed = f.local('v128', 'signed');
+      return split(bytes, (value, i, h) => {
+        const [first, last] = [this.parts[2 * i]!, this.parts[2 * i + 1]!];
+        signed.set(value);
+        const way = i32x4.sub(i32x4.shl(v128.and(signed, splatI32(1)), 1), splatI32(1));
+        first.minimum![h]!.set(product(v128.or(signed, splatI32(1)), this.dMin![h]!));
+        last.minimum![h]!.set(f32x4.mul(first.minimum![h]!, f32x4.convert_i32x4_s(way)));
+        first.scale[h]!.set(product(i32x4.abs(v128.or(signed, splatI32(1))), this.d[h]!));
+      });
+    }
+    const isShared = sharesBytes(this.format);
+    split(isShared ? v128.and(bytes, nibble) : bytes, (value, i, h) => {
+      this.parts[i]!.scale[h]!.set(product(value, this.d[h]!));
+    });
+    if (!isShared) return;
+    split(v128.and(i16x8.shr_u(bytes, 4), nibble), (value, i, h) => {
+      this.parts[i]!.minimum![h]!.set(product(value, this.dMin![h]!));
+    });
   }
 
-  #pairedScales(bytes: Local<'v128'>, nibble: Vector): void {
-    const { scale, minimum } = this.pairs!;
+  #pairedScales({ scale, minimum, shift }: PairedScales, bytes: Local<'v128'>, nibble: Vector): void {
     const extend = (target: Halves, source: Vector): void => {
       const all = this.#f.let('all', source);
       target[0].set(i16x8.extend_low_i8x16_s(all));
       target[1].set(i16x8.extend_high_i8x16_s(all));
     };
-    extend(scale, sharesBytes(this.format) ? v128.and(bytes, nibble) : bytes);
-    if (minimum) extend(minimum, v128.and(i16x8.shr_u(bytes, 4), nibble));
+    if (!shift) {
+      extend(scale, sharesBytes(this.format) ? v128.and(bytes, nibble) : bytes);
+      if (minimum) extend(minimum, v128.and(i16x8.shr_u(bytes, 4), nibble));
+      return;
+    }
+    const ones = splatI32(0x00010001);
+    extend(shift.both, bytes);
+    shift.both.forEach((both, h) => {
+      const first = shift.first[h]!;
+      first.set(v128.or(both, ones));
+      scale[h]!.set(i16x8.abs(first));
+      both.set(i16x8.mul(first, v128.and(both, ones)));
+    });
   }
 
   /**
-   * The quants of the 32 columns at `w` as bytes, four columns a step: `low` and `high` are the vectors 2·step and
-   * 2·step + 1. Steps come in an order of their own; those below 4 are the first 16 columns.
+   * The quants of the 32 columns at `w` as bytes, four columns a step: the vectors 2·step and 2·step + 1. Steps come in
+   * an order of their own. What a step needs is emitted when it is asked for, so that readers can take turns.
    */
-  steps(w: Expr<'ptr'>, use: (step: number, low: Vector, high: Vector) => void): void {
+  *steps(w: Expr<'ptr'>): Generator<Turn> {
     const planes = planesOf(this.format);
-    this.#eachStep(w, (step, bitsOf) => {
+    for (const [turn, bitsOf] of this.#eachStep(w)) {
       const [low, high] = [0, 1].map((h) => {
         const bits = planes.map((_, p) => bitsOf(p, h, 0));
         return this.#lookUp(bits.reduce((a, b) => v128.or(a, b)));
       });
-      use(step, low!, high!);
-    });
+      yield { turn, terms: [[low!, high!]] };
+    }
   }
 
   /** As `steps`, but what is multiplied: of each of `termsOf` two vectors. */
-  numbers(w: Expr<'ptr'>, use: (step: number, terms: readonly (readonly [Vector, Vector])[]) => void): void {
+  *numbers(w: Expr<'ptr'>): Generator<Turn> {
     const { terms } = this.format;
-    if (!terms) return this.steps(w, (step, ...both) => use(step, [both]));
+    if (!terms) return yield* this.steps(w);
     const planes = planesOf(this.format);
-    this.#eachStep(w, (step, bitsOf) => {
+    for (const [turn, bitsOf] of this.#eachStep(w)) {
       planes.forEach(({ mask }, p) => {
         const { shift = 0 } = terms.find((term) => term.mask === mask)!;
         this.#numbers[p]!.forEach((number, h) => number.set(bitsOf(p, h, shift)));
       });
-      use(
-        step,
-        terms.map(({ mask, clamp }) => {
-          const [low, high] = this.#numbers[planes.findIndex((plane) => plane.mask === mask)]!.map((number) =>
-            clamp ? i8x16.min_u(i8x16.max_u(number, splatBytes(clamp[0])), splatBytes(clamp[1])) : number,
-          );
-          return [low!, high!];
-        }),
-      );
-    });
+      const vectors = terms.map(({ mask, clamp }) => {
+        const [low, high] = this.#numbers[planes.findIndex((plane) => plane.mask === mask)]!.map((number) =>
+          clamp ? i8x16.min_u(i8x16.max_u(number, splatBytes(clamp[0])), splatBytes(clamp[1])) : number,
+        );
+        return [low!, high!] as const;
+      });
+      yield { turn, terms: vectors };
+    }
   }
 
-  /** `bitsOf` gives what plane `p` holds of the step's vector `h`, moved down by `shift` from where it belongs. */
-  #eachStep(
+  /** Steps and what gives the bits of plane `p` in the step's vector `h`, moved down by `shift` from where they belong. */
+  *#eachStep(
     w: Expr<'ptr'>,
-    use: (step: number, bitsOf: (p: number, h: number, shift: number) => Vector) => void,
-  ): void {
+  ): Generator<readonly [step: number, bitsOf: (p: number, h: number, shift: number) => Vector]> {
     const [low, high] = layoutOf32(this.format).planes;
     const nLow = 2 * low!.nBits;
     const nHigh = this.#high.length;
     this.#high.forEach((v, i) => v.set(v128.load(w, high!.at + 16 * i)));
     for (let s = 0; s < nLow; s += 2) {
       this.#low.forEach((v, h) => v.set(v128.load(w, low!.at + 16 * (s + h))));
-      low!.shifts.forEach((_, field) => {
+      for (const field of low!.shifts.keys()) {
         const first = s + nLow * field;
-        use(first / 2, (p, h, shift) =>
-          p === 0
-            ? unpackBits(this.#low[h]!, low!, field, shift)
-            : unpackBits(this.#high[(first + h) % nHigh]!, high!, Math.floor((first + h) / nHigh), shift),
-        );
-      });
+        yield [
+          first / 2,
+          (p, h, shift) =>
+            p === 0
+              ? unpackBits(this.#low[h]!, low!, field, shift)
+              : unpackBits(this.#high[(first + h) % nHigh]!, high!, Math.floor((first + h) / nHigh), shift),
+        ];
+      }
     }
   }
 
   /**
    * The quants of the 32 columns at `w`, which must be in pairs, as 16-bit integers: two columns a turn, of rows 0..3
-   * and of rows 4..7. Turns come in the order of `steps`; those below 8 are the first 16 columns.
+   * and of rows 4..7. Turns come in the order of `steps`.
    */
-  words(w: Expr<'ptr'>, use: (turn: number, low: Vector, high: Vector) => void): void {
+  *words(w: Expr<'ptr'>): Generator<Turn> {
     if (this.format.bits === 8) {
       // Bytes are extended as they are loaded.
       const low = layoutOf32(this.format).planes[0]!.at;
       for (let turn = 0; turn < 16; turn++) {
         const at = low + 16 * turn;
-        use(turn, v128.load8x8_s(w, at), v128.load8x8_s(w, at + 8));
+        yield { turn, terms: [[v128.load8x8_s(w, at), v128.load8x8_s(w, at + 8)]] };
       }
       return;
     }
     const bytes = this.#f.local('v128', 'pairBytes');
-    this.steps(w, (step, ...both) => {
-      both.forEach((vector, i) => {
+    for (const { turn, terms } of this.steps(w)) {
+      for (const [i, vector] of terms[0]!.entries()) {
         bytes.set(vector);
-        use(2 * step + i, i16x8.extend_low_i8x16_s(bytes), i16x8.extend_high_i8x16_s(bytes));
-      });
-    });
+        yield { turn: 2 * turn + i, terms: [[i16x8.extend_low_i8x16_s(bytes), i16x8.extend_high_i8x16_s(bytes)]] };
+      }
+    }
   }
 }
 
@@ -444,27 +591,28 @@ export function dequantizedColumns(
   const offset = offsetOf(reader.format, variant);
   const isUnsigned = !isSigned(reader.format) || isBiased(variant);
   const bytes = f.localArray('v128', 'bytes', 2);
-  const value = (q: Vector, step: number, h: number): Vector => {
-    const { scale, minimum } = reader.parts[step < 4 ? 0 : reader.parts.length - 1]!;
+  const { parts } = reader;
+  const value = (q: Vector, column: number, h: number): Vector => {
+    const { scale, minimum } = parts[Math.floor((column * parts.length) / 32)]!;
     const centred = offset === 0 ? q : i32x4.sub(q, splatI32(offset));
     const scaled = f32x4.mul(f32x4.convert_i32x4_s(centred), scale[h]!);
     return minimum ? f32x4.add(scaled, minimum[h]!) : scaled;
   };
-  const isQuads = interleavingOf(reader.format, variant) === 'quads';
-  reader.steps(w, (step, low, high) => {
-    bytes[0]!.set(low);
-    bytes[1]!.set(high);
+  const interleaving = interleavingOf(reader.format, variant);
+  for (const { turn: step, terms } of reader.steps(w)) {
+    terms[0]!.forEach((vector, h) => bytes[h]!.set(vector));
     for (let j = 0; j < 4; j++) {
+      const column = interleaving === 'split' ? SPLIT_COLUMNS[4 * step + j]! : 4 * step + j;
       const both = [0, 1].map((h) => {
-        if (!isQuads) return value(ofPair(bytes[j >> 1]!, h, j & 1), step, h);
+        if (interleaving === 'pairs') return value(ofPair(bytes[j >> 1]!, h, j & 1), column, h);
         const shifted = isUnsigned
           ? v128.and(i32x4.shr_u(bytes[h]!, 8 * j), splatI32(255))
           : i32x4.shr_s(i32x4.shl(bytes[h]!, 24 - 8 * j), 24);
-        return value(shifted, step, h);
+        return value(shifted, column, h);
       });
-      use(4 * step + j, both[0]!, both[1]!);
+      use(column, both[0]!, both[1]!);
     }
-  });
+  }
 }
 
 /** Column `j` of two of a vector in pairs, of rows 4h .. 4h + 3, as i32. */

@@ -1,7 +1,13 @@
 // Writes out the blocks of eight rows that hold indices of a grid, as quant/grids/expansion.ts describes it, so that
 // they can be packed as all others are. Emits into the packing kernel.
 
-import { EXPANDED_BYTES, EXPANDED_QUANTS_AT, EXPANDED_SCALES_AT } from '../../../../quant/grids/expansion.ts';
+import {
+  EXPANDED_BYTES,
+  EXPANDED_QUANTS_AT,
+  EXPANDED_SCALES_AT,
+  isOfScales,
+  nSignsOf,
+} from '../../../../quant/grids/expansion.ts';
 import type { BitField, Expansion } from '../../../../quant/grids/expansion.ts';
 import type { Expr, Local } from '../../emit/expression.ts';
 import type { FunctionBuilder } from '../../emit/function-builder.ts';
@@ -35,9 +41,10 @@ export function expandBlocks({ f, block, rowBytes, grid, scratch }: Rows, expans
   const [tuple, mask] = [f.local('v128', 'tuple'), f.local('v128', 'signMask')];
   const eachBit = i8x16.const(...Array.from({ length: 16 }, (_, lane) => (lane < 8 ? 1 << lane : 0)));
   const highest = 1 << (bits - 1);
-  const [always, signed] = (signKind === 'one' ? [0, highest] : [highest, 2 * highest - 1]).map((byte) =>
-    splatI32(byte * 0x01010101),
-  ) as [Expr<'v128'>, Expr<'v128'>];
+  const [always, signed] = [highest, 2 * highest - 1].map((byte) => splatI32(byte * 0x01010101)) as [
+    Expr<'v128'>,
+    Expr<'v128'>,
+  ];
   f.for(f.local('i32', 'row'), { from: 0, to: GROUP_ROWS }, () => {
     i.set(0);
     readInteger(f, integer, d, source, i);
@@ -45,9 +52,14 @@ export function expandBlocks({ f, block, rowBytes, grid, scratch }: Rows, expans
     f.for(i, { from: 0, to: nScales }, () => {
       readInteger(f, integer, scales, source, i);
       integer.set(i32.add(i32.shl(integer, 1), 1));
-      if (signKind === 'scale') {
-        readInteger(f, sign, signs, source, i);
-        integer.set(i32.mul(integer, i32.sub(1, i32.shl(sign, 1))));
+      if (isOfScales(signKind)) {
+        const [first, last] = [0, nSignsOf(signKind) - 1].map((n) => {
+          const which = f.let('which', i32.add(i32.mul(i, nSignsOf(signKind)), n));
+          readInteger(f, sign, signs, source, which);
+          return f.let('sign', sign);
+        }) as [Local<'i32'>, Local<'i32'>];
+        const signed = i32.mul(integer, i32.sub(1, i32.shl(first, 1)));
+        integer.set(i32.xor(signed, i32.xor(first, last)));
       }
       i32.store8(addressAt(target, i, 1), integer, EXPANDED_SCALES_AT);
     });
@@ -57,11 +69,10 @@ export function expandBlocks({ f, block, rowBytes, grid, scratch }: Rows, expans
       tuple.set((width === 8 ? v128.load64_zero : v128.load32_zero)(addressAt(grid, integer, width)));
       (width === 8 ? v128.store64_lane : v128.store32_lane)(out, tuple, 0, EXPANDED_QUANTS_AT);
     });
-    if (signKind !== 'scale') {
+    if (!isOfScales(signKind)) {
       f.for(i, { from: 0, to: 256 / 8 }, () => {
         readInteger(f, sign, signs, source, i);
         if (signKind === 'even') sign.set(i32.or(sign, i32.shl(i32.and(i32.popcnt(sign), 1), 7)));
-        if (signKind === 'one') sign.set(i32.sub(0, sign));
         mask.set(v128.and(i8x16.splat(sign), eachBit));
         out.set(addressAt(target, i, 8));
         tuple.set(v128.load64_zero(out, EXPANDED_QUANTS_AT));

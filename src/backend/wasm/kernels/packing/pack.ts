@@ -19,15 +19,17 @@ import { addressAt } from '../kernel.ts';
 import type { KernelBody, KernelVariant, Routine } from '../kernel.ts';
 import {
   FLOAT_DTYPES,
+  GroupWalk,
   SHORT_FLOAT_ROWS,
+  SPLIT_COLUMNS,
   dBytes,
   groupBlockBytes,
-  headerBytes,
   interleavingOf,
   isBiased,
   layoutOf32,
   moveBits,
 } from '../weights.ts';
+import type { Cursor } from '../weights.ts';
 
 type Vector = Expr<'v128'>;
 
@@ -67,12 +69,13 @@ export function packKernelOf(dtype: DType): PackKernel {
   return kernel;
 }
 
-/** What packs the group at hand. `rows` and `target` move on as blocks are done. */
+/** What packs the group at hand. `rows` and `to` move on as blocks are done. */
 interface Group {
   readonly f: FunctionBuilder;
   readonly variant: KernelVariant;
   readonly rows: readonly Local<'ptr'>[];
-  readonly target: Local<'ptr'>;
+  readonly walk: GroupWalk;
+  readonly to: Cursor;
   readonly nBlocks: Local<'i32'>;
   /** Lanes that are not zero have met a NaN or an infinity. */
   readonly nonFinite: Local<'v128'>;
@@ -90,29 +93,30 @@ function buildPacking(body: KernelBody, dtype: DType, packGroup: (group: Group) 
   const scratch = body.scratch();
   const rowBytes = f.let('rowBytes', ptr.mul(ptr.fromI32(nBlocks), BLOCK_FORMATS[dtype].blockBytes));
   const sourceBytes = f.let('sourceBytes', ptr.mul(rowBytes, GROUP_ROWS));
-  const targetBytes = f.let('targetBytes', ptr.mul(ptr.fromI32(nBlocks), groupBlockBytes(dtype)));
+  const groupBytes = f.let('groupBytes', ptr.mul(ptr.fromI32(nBlocks), groupBlockBytes(dtype)));
   const rows = f.localArray('ptr', 'row', GROUP_ROWS);
-  const target = f.local('ptr', 'target');
+  const walk = new GroupWalk(dtype, variant);
+  const target = walk.cursor(f);
+  const groupIndex = f.local('i32', 'group');
   const source = f.local('ptr', 'source');
   const nonFinite = f.local('v128', 'nonFinite');
   body.eachRun(body.param('nGroups'), body.param('grain'), (from, to) => {
-    target.set(addressAt(allTargets, from, targetBytes));
     source.set(addressAt(allSources, from, sourceBytes));
-    f.for(f.local('i32', 'group'), { from, to }, () => {
+    f.for(groupIndex, { from, to }, () => {
+      walk.start(target, allTargets, groupIndex, groupBytes);
       for (const row of rows) {
         row.set(source);
         source.set(ptr.add(source, rowBytes));
       }
-      packGroup({ f, variant, rows, target, nBlocks, nonFinite, rowBytes, grid, scratch });
+      packGroup({ f, variant, rows, walk, to: target, nBlocks, nonFinite, rowBytes, grid, scratch });
     });
   });
   f.if(v128.any_true(nonFinite), () => body.setParam('isNonFinite', i32.const(1)));
 }
 
-function moveOn({ rows, target }: Group, rowBytes: number, targetBytes: number): void {
+const moveRows = ({ rows }: Group, rowBytes: number): void => {
   for (const row of rows) row.set(ptr.add(row, rowBytes));
-  target.set(ptr.add(target, targetBytes));
-}
+};
 
 // Floats.
 
@@ -125,23 +129,27 @@ const EXPONENTS: Readonly<Record<(typeof FLOAT_DTYPES)[number], number>> = {
 function packFloats(all: Group, dtype: (typeof FLOAT_DTYPES)[number]): void {
   const size = dtype === 'F32' ? 4 : 2;
   const group = size === 2 ? { ...all, rows: SHORT_FLOAT_ROWS.map((row) => all.rows[row]!) } : all;
-  const { f, rows, target, nBlocks: nColumns } = group;
+  const { f, rows, to, nBlocks: nColumns } = group;
+  const moveOn = (nAtOnce: number): void => {
+    moveRows(group, size * nAtOnce);
+    to.part.set(ptr.add(to.part, size * GROUP_ROWS * nAtOnce));
+  };
   const nAtOnce = 16 / size;
   const vectors = f.localArray('v128', 'values', GROUP_ROWS);
   const left = f.let('left', nColumns);
   f.while(i32.ge_u(left, nAtOnce), () => {
     vectors.forEach((v, r) => v.set(v128.load(rows[r]!)));
     for (const v of vectors) checkFinite(group, v, dtype);
-    interleave(f, vectors, size === 4).forEach((v, i) => v128.store(target, v, 16 * i));
-    moveOn(group, 16, 16 * GROUP_ROWS);
+    interleave(f, vectors, size === 4).forEach((v, i) => v128.store(to.part, v, 16 * i));
+    moveOn(nAtOnce);
     left.set(i32.sub(left, nAtOnce));
   });
   f.while(left, () => {
     columnOf(group, size, 0).forEach((v, i) => {
       checkFinite(group, v, dtype);
-      v128.store(target, v, 16 * i);
+      v128.store(to.part, v, 16 * i);
     });
-    moveOn(group, size, size * GROUP_ROWS);
+    moveOn(1);
     left.set(i32.sub(left, 1));
   });
 }
@@ -178,7 +186,7 @@ function interleave(f: FunctionBuilder, rows: readonly Local<'v128'>[], isQuads:
 // Quantised formats.
 
 function packBlocks(file: Group, format: QuantizedFormat): void {
-  const { f, nBlocks, scratch } = file;
+  const { f, nBlocks, scratch, walk, to } = file;
   const { blockElements, blockBytes } = BLOCK_FORMATS[format.dtype];
   const { expansion } = format;
   const group = expansion
@@ -190,11 +198,12 @@ function packBlocks(file: Group, format: QuantizedFormat): void {
     packHeader(group, format);
     const scales = packedScales(group, format);
     for (let part = 0; 32 * part < blockElements; part++) {
-      const at = headerBytes(format) + part * layoutOf32(format).sizeBytes;
-      if (scales) storeScales(group, format, scales[part]!, at);
-      packPlanes(group, format, part, at);
+      if (scales) storeScales(group, format, scales[part]!);
+      packPlanes(group, format, part);
+      walk.nextPart(to);
     }
-    moveOn(file, blockBytes, groupBlockBytes(format.dtype));
+    walk.nextBlock(to);
+    moveRows(file, blockBytes);
     left.set(i32.sub(left, 1));
   });
 }
@@ -204,20 +213,21 @@ const EXPONENT_MAX = 252;
 
 function packHeader(group: Group, format: QuantizedFormat): void {
   const { dAt, dMinAt, hasMinima, dType = 'F16' } = format;
-  const { target, nonFinite } = group;
+  const { header } = group.to;
+  const { nonFinite } = group;
   const size = dBytes(format);
   columnOf(group, size, dAt).forEach((v, i) => {
     if (dType === 'E8M0') {
       nonFinite.set(v128.or(nonFinite, i8x16.gt_u(v, splatI32(EXPONENT_MAX * 0x01010101))));
-      return v128.store64_lane(target, v, 0);
+      return v128.store64_lane(header, v, 0);
     }
     checkFinite(group, v, dType);
-    v128.store(target, v, 16 * i);
+    v128.store(header, v, 16 * i);
   });
   if (!hasMinima) return;
   const [minima] = columnOf(group, 2, dMinAt!) as [Local<'v128'>];
   checkFinite(group, minima, 'F16');
-  v128.store(target, minima, GROUP_ROWS * size);
+  v128.store(header, minima, GROUP_ROWS * size);
 }
 
 /** For each 32 columns of the block, pairs of bytes of the eight rows: two scales, or scale and minimum. */
@@ -248,36 +258,46 @@ function packedScales({ f, rows }: Group, format: QuantizedFormat): Local<'v128'
   return vectors;
 }
 
-function storeScales({ target }: Group, format: QuantizedFormat, pairs: Local<'v128'>, at: number): void {
-  if (format.scaleColumns === 16) return v128.store(target, pairs, at);
+function storeScales({ to: { part } }: Group, format: QuantizedFormat, pairs: Local<'v128'>): void {
+  if (format.scaleColumns === 16) return v128.store(part, pairs);
   const apart = i8x16.shuffle(pairs, pairs, [0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15]);
-  if (format.hasMinima) v128.store(target, apart, at);
-  else v128.store64_lane(target, apart, 0, at);
+  if (format.hasMinima) v128.store(part, apart);
+  else v128.store64_lane(part, apart, 0);
 }
 
 /** The quants of 32 columns. */
-function packPlanes({ f, variant, rows, target }: Group, format: QuantizedFormat, part: number, at: number): void {
-  const isQuads = interleavingOf(format, variant) === 'quads';
+function packPlanes({ f, variant, rows, to }: Group, format: QuantizedFormat, part: number): void {
+  const interleaving = interleavingOf(format, variant);
   // Turns signed bytes into unsigned ones, 128 added.
   const flip = format.bits === 8 && isBiased(variant) ? splatI32(0x80808080 | 0) : undefined;
-  const vectors = [0, 16].flatMap((first) => {
-    const quants = f.localArray('v128', 'rowQuants', GROUP_ROWS);
+  const quants = [0, 16].map((first) => {
     const lanes = Array.from({ length: 16 }, (_, lane) => 32 * part + first + lane);
-    quants.forEach((v, r) => {
-      gather(v, rows[r]!, format.quants, lanes);
+    return rows.map((row) => {
+      const v = f.local('v128', 'rowQuants');
+      gather(v, row, format.quants, lanes);
       if (flip) v.set(v128.xor(v, flip));
+      return v;
     });
-    return interleave(f, quants, isQuads);
-  });
+  }) as [Local<'v128'>[], Local<'v128'>[]];
+  if (interleaving === 'split') {
+    const before = f.local('v128', 'before');
+    quants[0].forEach((first, r) => {
+      const last = quants[1][r]!;
+      before.set(first);
+      first.set(i8x16.shuffle(before, last, SPLIT_COLUMNS.slice(0, 16)));
+      last.set(i8x16.shuffle(before, last, SPLIT_COLUMNS.slice(16)));
+    });
+  }
+  const vectors = quants.flatMap((each) => interleave(f, each, interleaving !== 'pairs'));
   for (const plane of layoutOf32(format).planes) {
     const nStored = 2 * plane.nBits;
     for (let s = 0; s < nStored; s++) {
       const sharing = vectors.filter((_, i) => i % nStored === s);
       const bytes = sharing.map((v, field) => moveBits(v, plane.mask, plane.shifts[field]!));
       v128.store(
-        target,
+        to.part,
         bytes.reduce((a, b) => v128.or(a, b)),
-        at + plane.at + 16 * s,
+        plane.at + 16 * s,
       );
     }
   }
