@@ -11,7 +11,7 @@ import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { WasmExecutor } from '../src/backend/wasm/executor.ts';
-import { groupBlockBytes } from '../src/backend/wasm/kernels/weights.ts';
+import { groupBlockBytes } from '../src/backend/wasm/kernels/matmul/layout.ts';
 import { BLOCK_FORMATS } from '../src/base/dtype.ts';
 import type { DType } from '../src/base/dtype.ts';
 import { Random } from '../src/base/random.ts';

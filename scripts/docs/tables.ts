@@ -3,7 +3,7 @@
 import { globSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { RUNNABLE_DTYPES } from '../../src/backend/executor.ts';
-import { groupBlockBytes } from '../../src/backend/wasm/kernels/weights.ts';
+import { groupBlockBytes } from '../../src/backend/wasm/kernels/matmul/layout.ts';
 import { BLOCK_FORMATS } from '../../src/base/dtype.ts';
 import type { DType } from '../../src/base/dtype.ts';
 import { GGUF_LIMITS } from '../../src/gguf/limits.ts';

@@ -15,7 +15,7 @@ import { CLEARING, LINE_BYTES, RECORD_BYTES, kernelKey } from './kernels/kernel.
 import type { KernelSet, KernelVariant } from './kernels/kernel.ts';
 import { kernelsOf } from './kernels/table.ts';
 import { packKernelOf } from './kernels/packing/pack.ts';
-import { interleavingOf, quantizedFormatOf } from './kernels/weights.ts';
+import { interleavingOf, quantizedFormatOf } from './kernels/matmul/layout.ts';
 import { isPacked, loadWeights } from './load.ts';
 import type { LoadTarget } from './load.ts';
 import { distinctLeaves, layOutMemory } from './memory.ts';

@@ -13,7 +13,8 @@ import type { LoadProgress, WeightSource } from '../executor.ts';
 import { INPUT_SLOT, OUT_SLOT, PARAM_SLOT, SLOT_BYTES, setAddress } from './kernels/kernel.ts';
 import type { Routine } from './kernels/kernel.ts';
 import { PACKING_OVERREAD_BYTES, packKernelOf } from './kernels/packing/pack.ts';
-import { BUNDLE_MAX, groupBlockBytes, quantizedFormatOf } from './kernels/weights.ts';
+import { BUNDLE_MAX } from './kernels/matmul/groups.ts';
+import { groupBlockBytes, quantizedFormatOf } from './kernels/matmul/layout.ts';
 
 /** Bytes that are read at once, where eight rows are not more. */
 const PIECE_BYTES = 4 << 20;

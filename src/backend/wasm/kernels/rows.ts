@@ -6,7 +6,7 @@ import { f32, f32x4, f64, i16x8, i32, i32x4, i8x16, memory, ptr, v128 } from '..
 import { blockScale, quantBytes, quantizeBlock, sumLanes, sumLanesI32 } from './floats.ts';
 import { CLEARING, LINE_BYTES, addressAt } from './kernel.ts';
 import type { Kernel, KernelBody } from './kernel.ts';
-import { SPLIT_COLUMNS } from './weights.ts';
+import { SPLIT_COLUMNS } from './matmul/layout.ts';
 
 /** Calls `body` with the address offset of each row of this thread's share. */
 function forEachRow(k: KernelBody, body: (row: Local<'i32'>) => void, nRows: Expr<'i32'> = k.rows()): void {

@@ -6,7 +6,7 @@ import type { TensorDType } from '../../../graph/tensor.ts';
 import { ATTENTION_KERNELS } from './attention/attention.ts';
 import { CACHE_KERNELS } from './attention/kv-cache.ts';
 import { ELEMENTWISE_KERNELS } from './elementwise.ts';
-import { EXPERT_KERNELS } from './experts.ts';
+import { EXPERT_KERNELS } from './matmul/experts.ts';
 import { GEMM_KERNELS } from './gemm.ts';
 import { HEAD_KERNELS } from './heads.ts';
 import { LOSS_KERNELS } from './training/loss.ts';
@@ -14,7 +14,7 @@ import { NORM_KERNELS } from './norms.ts';
 import { OPTIMIZER_KERNELS } from './training/optimizer.ts';
 import { kernelKey } from './kernel.ts';
 import type { Kernel } from './kernel.ts';
-import { MATMUL_KERNELS } from './matmul.ts';
+import { MATMUL_KERNELS } from './matmul/matmul.ts';
 import { ROW_KERNELS } from './rows.ts';
 
 export const KERNELS: readonly Kernel[] = [

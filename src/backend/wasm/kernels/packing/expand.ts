@@ -58,8 +58,8 @@ export function expandBlocks({ f, block, rowBytes, grid, scratch }: Rows, expans
           readInteger(f, sign, signs, source, which);
           return f.let('sign', sign);
         }) as [Local<'i32'>, Local<'i32'>];
-        const signed = i32.mul(integer, i32.sub(1, i32.shl(first, 1)));
-        integer.set(i32.xor(signed, i32.xor(first, last)));
+        integer.set(i32.mul(integer, i32.sub(1, i32.shl(first, 1))));
+        integer.set(i32.xor(integer, i32.xor(first, last)));
       }
       i32.store8(addressAt(target, i, 1), integer, EXPANDED_SCALES_AT);
     });

@@ -17,9 +17,11 @@ import { expandBlocks } from './expand.ts';
 import { splatI32, transpose } from '../floats.ts';
 import { addressAt } from '../kernel.ts';
 import type { KernelBody, KernelVariant, Routine } from '../kernel.ts';
+import { moveBits } from '../matmul/block-reader.ts';
+import { GroupWalk } from '../matmul/groups.ts';
+import type { Cursor } from '../matmul/groups.ts';
 import {
   FLOAT_DTYPES,
-  GroupWalk,
   SHORT_FLOAT_ROWS,
   SPLIT_COLUMNS,
   dBytes,
@@ -27,9 +29,7 @@ import {
   interleavingOf,
   isBiased,
   layoutOf32,
-  moveBits,
-} from '../weights.ts';
-import type { Cursor } from '../weights.ts';
+} from '../matmul/layout.ts';
 
 type Vector = Expr<'v128'>;
 

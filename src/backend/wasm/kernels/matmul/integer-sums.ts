@@ -1,15 +1,15 @@
 // Integer dot products of 32 columns: eight rows of weights with the rows of x in a tile, as sums in registers. Which
 // instructions do it best depends on the engine (KernelVariant.dot); the sums are the same.
 
-import type { QuantizedFormat, Term } from '../../../quant/block.ts';
-import type { Expr, Local } from '../emit/expression.ts';
-import type { FunctionBuilder } from '../emit/function-builder.ts';
-import { i16x8, i32x4, v128 } from '../emit/operations.ts';
-import { splatI32 } from './floats.ts';
-import type { KernelVariant } from './kernel.ts';
-import { ACTIVATION_HEADER_BYTES } from '../../../graph/tensor.ts';
-import { interleavingOf, maxOf, termsOf } from './weights.ts';
-import type { Halves, Turn } from './weights.ts';
+import type { QuantizedFormat, Term } from '../../../../quant/block.ts';
+import type { Expr, Local } from '../../emit/expression.ts';
+import type { FunctionBuilder } from '../../emit/function-builder.ts';
+import { i16x8, i32x4, v128 } from '../../emit/operations.ts';
+import { splatI32 } from '../floats.ts';
+import type { KernelVariant } from '../kernel.ts';
+import { ACTIVATION_HEADER_BYTES } from '../../../../graph/tensor.ts';
+import type { Halves, Turn } from './block-reader.ts';
+import { interleavingOf, maxOf, termsOf } from './layout.ts';
 
 /** Collects products with numbers of one term. The second of two parts has the later half of the turns. */
 export interface Sums {

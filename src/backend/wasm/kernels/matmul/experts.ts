@@ -2,16 +2,17 @@
 // the product the pairs (row, chosen expert) are counted through. The first pair of an expert does the work for all
 // that chose it, as rows of one matmul: decoding and prefill are the same kernel, and each weight is read once.
 
-import { ACTIVATION_BLOCK_BYTES, columnsOf, elementsMax } from '../../../graph/tensor.ts';
-import { BLOCK_FORMATS } from '../../../base/dtype.ts';
-import type { Expr, Local } from '../emit/expression.ts';
-import { f32, f32x4, i32, ptr, v128 } from '../emit/operations.ts';
-import { expInto } from './floats.ts';
-import { addressAt } from './kernel.ts';
-import type { Kernel, KernelBody } from './kernel.ts';
+import { ACTIVATION_BLOCK_BYTES, columnsOf, elementsMax } from '../../../../graph/tensor.ts';
+import { BLOCK_FORMATS } from '../../../../base/dtype.ts';
+import type { Expr, Local } from '../../emit/expression.ts';
+import { f32, f32x4, i32, ptr, v128 } from '../../emit/operations.ts';
+import { expInto } from '../floats.ts';
+import { addressAt } from '../kernel.ts';
+import type { Kernel, KernelBody } from '../kernel.ts';
 import { MATMUL_SOURCES, expansionBytes, productOf, storeGroup } from './matmul.ts';
 import type { SourceOf } from './matmul.ts';
-import { bundleOf, groupBlockBytes } from './weights.ts';
+import { bundleOf } from './groups.ts';
+import { groupBlockBytes } from './layout.ts';
 
 /** Groups of eight rows of a matrix that a thread takes at once, where there are enough for all threads. */
 const BUNDLES_OF_RUN = 16;

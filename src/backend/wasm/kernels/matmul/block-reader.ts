@@ -1,232 +1,36 @@
-// How packed weights are read. Rows are interleaved by eight (packing/), so that eight results are two vectors and
-// need no sums over lanes. A format contributes a row of the table below; the matrix kernels are shared.
-//
-// Packed, a block of eight rows of a quantised format is: d of each row; f16 dmin of each row if it has minima;
-// then for each 32 columns: sub-scales, the plane of low bits, the plane of high bits. Expanded to bytes, 32 columns
-// are 16 vectors v of 16 bytes; a plane of n bits stores v, v + 2n, v + 4n … in the same bytes, from the low bits on.
-// Levels that are sums of terms have a plane for each mask of theirs.
-//   quads  vector 2s + h: rows 4h .. 4h + 3, columns 4s .. 4s + 3 of each: what the relaxed dot product wants
-//   split  as quads, but of columns 2s, 2s + 1, 16 + 2s, 17 + 2s: where products are added in pairs, to sums of 16 bits,
-//          those of the first and of the last 16 columns stay apart
-//   pairs  vector v: all rows, columns 2v and 2v + 1 of each: what the dot product of 16-bit integers wants
+// Reads packed blocks of quantised formats: scales, quants as bytes or 16-bit integers, and exact values. Emits.
 
-import { BLOCK_FORMATS } from '../../../base/dtype.ts';
-import type { DType } from '../../../base/dtype.ts';
-import type { QuantizedFormat, Term } from '../../../quant/block.ts';
-import { QUANTIZED_FORMATS } from '../../../quant/codecs.ts';
-import type { Expr, Local } from '../emit/expression.ts';
-import type { FunctionBuilder } from '../emit/function-builder.ts';
-import { f32x4, i16x8, i32, i32x4, i8x16, ptr, v128 } from '../emit/operations.ts';
-import { HalfToFloat, splatF32, splatI32 } from './floats.ts';
-import { addressAt } from './kernel.ts';
-import type { KernelVariant } from './kernel.ts';
+import { BLOCK_FORMATS } from '../../../../base/dtype.ts';
+import type { QuantizedFormat } from '../../../../quant/block.ts';
+import type { Expr, Local } from '../../emit/expression.ts';
+import type { FunctionBuilder } from '../../emit/function-builder.ts';
+import { f32x4, i16x8, i32, i32x4, i8x16, v128 } from '../../emit/operations.ts';
+import { HalfToFloat, splatF32, splatI32 } from '../floats.ts';
+import type { KernelVariant } from '../kernel.ts';
+import {
+  HALF_ROWS_BYTES,
+  SPLIT_COLUMNS,
+  interleavingOf,
+  isBiased,
+  isSigned,
+  layoutOf32,
+  maxOf,
+  offsetOf,
+  planesOf,
+  sharesBytes,
+  shiftBits,
+  termsOf,
+} from './layout.ts';
+import type { Plane } from './layout.ts';
+import { GroupWalk } from './groups.ts';
+import type { Cursor } from './groups.ts';
 
 type Vector = Expr<'v128'>;
 /** Of rows 0..3 and of rows 4..7. */
 export type Halves = readonly [Local<'v128'>, Local<'v128'>];
 
-const BY_DTYPE = new Map(QUANTIZED_FORMATS.map((format) => [format.dtype, format]));
-
-export const quantizedFormatOf = (dtype: DType): QuantizedFormat | undefined => BY_DTYPE.get(dtype);
-
-/** Types whose weights are floats, kept as they are. */
-export const FLOAT_DTYPES = ['F32', 'F16', 'BF16'] as const satisfies readonly DType[];
-
-const ROWS = 8;
-/** f16 d of eight rows; dmin takes as many. */
-const HALF_ROWS_BYTES = 16;
-/** Of a plane, for 32 columns of eight rows, for each bit. */
-const PLANE_BYTES_A_BIT = 32;
-
-/** Which bits of the quants a plane holds, and by how much those that share its bytes are moved up. */
-export interface Plane {
-  readonly mask: number;
-  readonly nBits: number;
-  readonly shifts: readonly number[];
-}
-
-const shiftBits = (bits: number, shift: number): number => (shift < 0 ? bits >> -shift : bits << shift);
-
-function planeOf(mask: number): Plane {
-  const shifts: number[] = [];
-  const lowest = Math.clz32(mask & -mask) - 31;
-  for (let used = 0, shift = lowest; shift < 8; shift++) {
-    const bits = shiftBits(mask, shift);
-    if (bits > 255 || (bits & used) !== 0) continue;
-    shifts.push(shift);
-    used |= bits;
-  }
-  return { mask, nBits: 8 / shifts.length, shifts };
-}
-
-/** The plane of low bits first. */
-function planesOf({ bits, terms }: QuantizedFormat): readonly Plane[] {
-  const lowBits = bits === 8 ? 8 : bits >= 4 ? 4 : 2;
-  const masks = terms?.map(({ mask }) => mask) ?? [(1 << lowBits) - 1, (1 << bits) - (1 << lowBits)];
-  return [...new Set(masks)].filter((mask) => mask !== 0).map(planeOf);
-}
-
-/** Minima of 16 columns have four bits, like their scales, and share a byte with them: scale in the low half. */
-const sharesBytes = ({ scaleColumns, hasMinima }: QuantizedFormat): boolean => scaleColumns === 16 && hasMinima;
-
-/** Where the parts of 32 columns lie, from their start. */
-export function layoutOf32(format: QuantizedFormat) {
-  const { scaleColumns, hasMinima } = format;
-  const scaleBytes = scaleColumns === 0 ? 0 : (32 / scaleColumns) * ROWS;
-  let sizeBytes = scaleBytes + (scaleColumns === 32 && hasMinima ? ROWS : 0);
-  const planes = planesOf(format).map((plane) => {
-    const at = sizeBytes;
-    sizeBytes += PLANE_BYTES_A_BIT * plane.nBits;
-    return { ...plane, at };
-  });
-  return { mins: scaleBytes, planes, sizeBytes };
-}
-
-const D_BYTES = { F16: 2, F32: 4, E8M0: 1 } as const;
-
-export const dBytes = ({ dType = 'F16' }: QuantizedFormat): 1 | 2 | 4 => D_BYTES[dType];
-
-export const headerBytes = (format: QuantizedFormat): number =>
-  ROWS * dBytes(format) + (format.hasMinima ? HALF_ROWS_BYTES : 0);
-
-/** Bytes of one block (of 32 or 256 columns, or of one) of eight rows. */
-export function groupBlockBytes(dtype: DType): number {
-  const { header, part, nParts } = groupSizes(dtype);
-  return header + nParts * part;
-}
-
-/** Bytes of what a block of eight rows begins with, and of its parts: 32 columns, or one of floats. */
-function groupSizes(dtype: DType): { header: number; part: number; nParts: number } {
-  const { blockElements, blockBytes } = BLOCK_FORMATS[dtype];
-  const format = quantizedFormatOf(dtype);
-  if (!format) return { header: 0, part: ROWS * blockBytes, nParts: 1 };
-  return { header: headerBytes(format), part: layoutOf32(format).sizeBytes, nParts: blockElements / 32 };
-}
-
-/** Groups that a bundle has at most. */
-export const BUNDLE_MAX = 2;
-
-/**
- * Groups that lie bundled: of each block their headers, then their parts in turn. A tile that takes a whole bundle reads
- * one stream, which memory gives twice as fast as two.
- */
-export const bundleOf = (dtype: DType, { wide }: KernelVariant): 1 | typeof BUNDLE_MAX =>
-  wide && quantizedFormatOf(dtype) ? BUNDLE_MAX : 1;
-
-/** Where a group is read or written: a block's header, and its next part. */
-export interface Cursor {
-  readonly header: Local<'ptr'>;
-  readonly part: Local<'ptr'>;
-}
-
-/** Moves cursors through the groups of a matrix. Emits. */
-export class GroupWalk {
-  readonly nBundled: number;
-  readonly #header: number;
-  readonly #part: number;
-  readonly #nParts: number;
-
-  constructor(dtype: DType, variant: KernelVariant) {
-    const { header, part, nParts } = groupSizes(dtype);
-    this.nBundled = bundleOf(dtype, variant);
-    [this.#header, this.#part, this.#nParts] = [header, part, nParts];
-  }
-
-  /** From a group's part to the next. */
-  get partBytes(): number {
-    return this.nBundled * this.#part;
-  }
-
-  /** Of a block, all groups of the bundle. */
-  get blockBytes(): number {
-    return this.nBundled * (this.#header + this.#nParts * this.#part);
-  }
-
-  cursor(f: FunctionBuilder): Cursor {
-    return { header: f.local('ptr', 'header'), part: f.local('ptr', 'part') };
-  }
-
-  /** To block `block` of group `group` of the matrix at `base`, or of the one that is `beside` groups behind it. */
-  start(
-    { header, part }: Cursor,
-    base: Expr<'ptr'>,
-    group: Local<'i32'>,
-    groupBytes: Expr<'ptr'>,
-    { beside = 0, block }: { beside?: number; block?: Expr<'i32'> } = {},
-  ): void {
-    const mask = this.nBundled - 1;
-    const isAlone = this.nBundled === 1;
-    const first = isAlone ? i32.add(group, beside) : i32.and(group, ~mask);
-    header.set(addressAt(base, first, groupBytes));
-    if (block) header.set(addressAt(header, block, this.blockBytes));
-    part.set(ptr.add(header, this.nBundled * this.#header));
-    if (isAlone) return;
-    const inBundle = beside > 0 ? i32.const(beside) : i32.and(group, mask);
-    part.set(addressAt(part, inBundle, this.#part));
-    header.set(addressAt(header, inBundle, this.#header));
-  }
-
-  nextPart({ part }: Cursor): void {
-    part.set(ptr.add(part, this.partBytes));
-  }
-
-  /** From behind the last part of a block. */
-  nextBlock({ header, part }: Cursor): void {
-    header.set(ptr.add(header, this.blockBytes));
-    part.set(ptr.add(part, this.nBundled * this.#header));
-  }
-}
-
-export type Interleaving = 'quads' | 'split' | 'pairs';
-
-/** Columns of 32 in the order of `split`: what stands at each place. */
-export const SPLIT_COLUMNS = Array.from({ length: 32 }, (_, i) => 16 * ((i >> 1) & 1) + 2 * (i >> 2) + (i & 1));
-
-/** Bits of levels once they are unsigned, by half of 2^bits added. */
-const levelBits = (levels: readonly number[]): number => 33 - Math.clz32(Math.max(-Math.min(...levels) - 1, ...levels));
-
-const levelOffset = (levels: readonly number[]): number => 2 ** (levelBits(levels) - 1);
-
-/** Quants that take eight bits as unsigned ones. */
-const isSigned = ({ bits, levels }: QuantizedFormat): boolean =>
-  bits === 8 || (levels !== undefined && levelOffset(levels) > 64);
-
-/** Levels that are looked up with an offset added in every variant. */
-const isShifted = (format: QuantizedFormat): boolean => format.levels !== undefined && !isSigned(format);
-
-/** What kernels multiply of a quant: its terms, or all of it, levels looked up. */
-export function termsOf(format: QuantizedFormat): readonly Term[] {
-  const nBits = isShifted(format) ? levelBits(format.levels!) : format.bits;
-  return format.terms ?? [{ factor: 1, mask: (1 << nBits) - 1 }];
-}
-
-/** The largest that its number can be. */
-export const maxOf = ({ mask, shift = 0, clamp }: Term): number => clamp?.[1] ?? mask >> shift;
-
-/**
- * Whether signed quants have 128 added, as the 8-bit unsigned operand of the relaxed dot product wants them. Q8_0 is
- * packed so, levels are looked up so.
- */
-export const isBiased = (variant: KernelVariant): boolean => variant.dot === 'u8';
-
-/** The relaxed dot product where its unsigned operand holds the quants. */
-export function interleavingOf(format: QuantizedFormat, { dot, wide }: KernelVariant): Interleaving {
-  if (dot === 'u8') return 'quads';
-  // V8 looks levels up in 128 bits, and pairs what follows only if that extends them to 16 bits.
-  const isNarrowed = wide && format.levels !== undefined && !format.terms;
-  if (dot === 'i16' || isSigned(format) || isNarrowed) return 'pairs';
-  return dot === 'i7p' ? 'split' : 'quads';
-}
-
-/** What must be subtracted from the bytes that `BlockReader.steps` gives. */
-function offsetOf(format: QuantizedFormat, variant: KernelVariant): number {
-  if (isShifted(format)) return levelOffset(format.levels!);
-  return isSigned(format) ? (isBiased(variant) ? 128 : 0) : format.offset;
-}
-
-/** What must be subtracted from the products of `BlockReader.numbers` or `words`. */
-export const productOffsetOf = (format: QuantizedFormat, variant: KernelVariant): number =>
-  format.terms && interleavingOf(format, variant) !== 'pairs' ? format.offset : offsetOf(format, variant);
+/** Receives column `k` of a block: the weights of rows 0..3 and of rows 4..7, as exact f32 values. */
+export type UseColumn = (k: number, low: Vector, high: Vector) => void;
 
 /** Scale and minimum of a part of 32 columns: of all of them, of 16, or, where scales of 16 have shifts, of eight. */
 export interface Part {
@@ -548,38 +352,6 @@ function setProducts(target: Halves, integers: Local<'v128'>, factor: Halves): v
   target.forEach((t, h) => t.set(f32x4.mul(f32x4.convert_i32x4_s(extended[h]!), factor[h]!)));
 }
 
-/** Receives column `k` of a block: the weights of rows 0..3 and of rows 4..7, as exact f32 values. */
-export type UseColumn = (k: number, low: Vector, high: Vector) => void;
-
-/** Order of the rows of a column of 16-bit floats: pairs that are split into rows 0..3 and 4..7 where they stand. */
-export const SHORT_FLOAT_ROWS = [0, 4, 1, 5, 2, 6, 3, 7];
-
-/** Two vectors of f32 for weights that are floats themselves. */
-export function floatColumn(f: FunctionBuilder, dtype: (typeof FLOAT_DTYPES)[number]) {
-  const load = scaledFloatColumn(f, dtype);
-  return (w: Expr<'ptr'>, offset: number): readonly [Vector, Vector] => {
-    const [low, high] = load(w, offset);
-    if (dtype !== 'F16') return [low, high];
-    const scale = splatF32(F16_SCALE);
-    return [f32x4.mul(low, scale), f32x4.mul(high, scale)];
-  };
-}
-
-/** By what values of F16 are too small as `scaledFloatColumn` gives them. */
-export const F16_SCALE = 2 ** 112;
-
-/** As `floatColumn`, but F16 as it comes when the bits are moved to where f32 has them: the exponent's bias differs. */
-export function scaledFloatColumn(f: FunctionBuilder, dtype: (typeof FLOAT_DTYPES)[number]) {
-  const pairs = f.local('v128', 'rowPairs');
-  return (w: Expr<'ptr'>, offset: number): readonly [Vector, Vector] => {
-    if (dtype === 'F32') return [v128.load(w, offset), v128.load(w, offset + 16)];
-    pairs.set(v128.load(w, offset));
-    if (dtype === 'BF16') return [i32x4.shl(pairs, 16), v128.and(pairs, splatI32(0xffff0000 | 0))];
-    const mask = splatI32(0x8fffe000 | 0);
-    return [v128.and(i32x4.shr_s(i32x4.shl(pairs, 16), 3), mask), v128.and(i32x4.shr_s(pairs, 3), mask)];
-  };
-}
-
 /** The columns of 32 as exact f32 values, as ggml's dequantisation computes them. `reader.scales` goes before. */
 export function dequantizedColumns(
   f: FunctionBuilder,
@@ -619,4 +391,35 @@ export function dequantizedColumns(
 function ofPair(bytes: Local<'v128'>, h: number, j: number): Vector {
   const words = h === 0 ? i16x8.extend_low_i8x16_s(bytes) : i16x8.extend_high_i8x16_s(bytes);
   return j === 0 ? i32x4.shr_s(i32x4.shl(words, 16), 16) : i32x4.shr_s(words, 16);
+}
+
+/** A group of eight rows of W, and what reads it. */
+interface ReadGroup {
+  readonly reader: BlockReader;
+  readonly at: Cursor;
+}
+
+/** Runs `body` for each 32 columns of `nBlocks` blocks of some groups, with the scales read; moves them along. */
+export function each32(
+  f: FunctionBuilder,
+  variant: KernelVariant,
+  groups: readonly ReadGroup[],
+  nBlocks: Expr<'i32'>,
+  body: () => void,
+): void {
+  const { format, nParts32 } = groups[0]!.reader;
+  const walk = new GroupWalk(format.dtype, variant);
+  const left = f.let('left', nBlocks);
+  const one = (): void => {
+    for (const { reader, at } of groups) reader.scales(at.part);
+    body();
+    for (const { at } of groups) walk.nextPart(at);
+  };
+  f.while(i32.gt_s(left, 0), () => {
+    for (const { reader, at } of groups) reader.header(at.header);
+    if (nParts32 === 1) one();
+    else f.for(f.local('i32', 'part'), { from: 0, to: nParts32 }, one);
+    for (const { at } of groups) walk.nextBlock(at);
+    left.set(i32.sub(left, 1));
+  });
 }
