@@ -83,10 +83,11 @@ export class BlockReader {
   readonly dMin: Halves | undefined;
   readonly #f: FunctionBuilder;
   readonly #half: HalfToFloat;
+  readonly #isPairs: boolean;
   /** Of the plane of low bits what is at hand, of that of high bits all. */
   readonly #low: readonly Local<'v128'>[];
   readonly #high: readonly Local<'v128'>[];
-  readonly #numbers: readonly Halves[];
+  readonly #ofTerms: readonly Halves[];
   readonly #lookUp: (quants: Vector) => Vector;
 
   constructor(f: FunctionBuilder, format: QuantizedFormat, variant: KernelVariant, wantsPairs = false) {
@@ -95,6 +96,7 @@ export class BlockReader {
     const [, highPlane] = planesOf(format);
     this.#f = f;
     this.format = format;
+    this.#isPairs = interleavingOf(format, variant) === 'pairs';
     this.#half = new HalfToFloat(f, format.dFactor);
     this.d = halves('d');
     const hasMinimum = hasMinima || format.shift !== undefined;
@@ -118,7 +120,7 @@ export class BlockReader {
             shift: format.shift === undefined ? undefined : { first: words(), both: words() },
           }
         : undefined;
-    this.#numbers = planesOf(format).map(() => halves('number'));
+    this.#ofTerms = planesOf(format).map(() => halves('number'));
     this.#lookUp = levelTable(f, format, variant);
   }
 
@@ -255,18 +257,23 @@ export class BlockReader {
     }
   }
 
-  /** As `steps`, but what is multiplied: of each of `termsOf` two vectors. */
-  *numbers(w: Expr<'ptr'>): Generator<Turn> {
+  /** What is multiplied of the 32 columns at `w`: of each of `termsOf` two vectors a turn. */
+  turns(w: Expr<'ptr'>): Generator<Turn> {
+    return this.#isPairs ? this.#words(w) : this.#numbers(w);
+  }
+
+  /** As `steps`, but of terms. */
+  *#numbers(w: Expr<'ptr'>): Generator<Turn> {
     const { terms } = this.format;
     if (!terms) return yield* this.steps(w);
     const planes = planesOf(this.format);
     for (const [turn, bitsOf] of this.#eachStep(w)) {
       planes.forEach(({ mask }, p) => {
         const { shift = 0 } = terms.find((term) => term.mask === mask)!;
-        this.#numbers[p]!.forEach((number, h) => number.set(bitsOf(p, h, shift)));
+        this.#ofTerms[p]!.forEach((number, h) => number.set(bitsOf(p, h, shift)));
       });
       const vectors = terms.map(({ mask, clamp }) => {
-        const [low, high] = this.#numbers[planes.findIndex((plane) => plane.mask === mask)]!.map((number) =>
+        const [low, high] = this.#ofTerms[planes.findIndex((plane) => plane.mask === mask)]!.map((number) =>
           clamp ? i8x16.min_u(i8x16.max_u(number, splatBytes(clamp[0])), splatBytes(clamp[1])) : number,
         );
         return [low!, high!] as const;
@@ -302,7 +309,7 @@ export class BlockReader {
    * The quants of the 32 columns at `w`, which must be in pairs, as 16-bit integers: two columns a turn, of rows 0..3
    * and of rows 4..7. Turns come in the order of `steps`.
    */
-  *words(w: Expr<'ptr'>): Generator<Turn> {
+  *#words(w: Expr<'ptr'>): Generator<Turn> {
     if (this.format.bits === 8) {
       // Bytes are extended as they are loaded.
       const low = layoutOf32(this.format).planes[0]!.at;

@@ -42,11 +42,7 @@ export function integerSource(format: QuantizedFormat, variant: KernelVariant): 
       );
       each32(f, variant, walks, nBlocks, () => {
         for (const { sums } of walks) for (const each of sums) each.begin();
-        addTurns(
-          walks.map(({ reader, at }) =>
-            (interleaving === 'pairs' ? reader.words : reader.numbers).call(reader, at.part),
-          ),
-        );
+        addTurns(walks.map(({ reader, at }) => reader.turns(at.part)));
         x.forEach((p, c) => {
           const add = addBlock(p);
           for (const { reader, sums, accumulators } of walks) add(reader, sums, c, accumulators[c]!);
@@ -102,7 +98,8 @@ function addPairs(f: FunctionBuilder, format: QuantizedFormat, variant: KernelVa
   const isSplit = interleavingOf(format, variant) === 'split';
   const [scale, xSums] = [f.local('v128', 'xScale'), f.local('v128', 'xSums')];
   const offsetSums = f.local('v128', 'offsetSums');
-  const shiftSum = shiftSumOf(f, format, xSums);
+  const { shift: unit, scaleColumns } = format;
+  const shiftSum = unit === undefined ? undefined : shiftSumOf(f, unit, scaleColumns, xSums);
   return (p) => {
     scale.set(v128.load32_splat(p, 0));
     xSums.set(v128.load32_splat(p, 4));
@@ -112,7 +109,7 @@ function addPairs(f: FunctionBuilder, format: QuantizedFormat, variant: KernelVa
       fits
         ? i32x4.dot_i16x8_s(scales, offset > 1 ? offsetSums : xSums)
         : i32x4.mul(i32x4.dot_i16x8_s(scales, xSums), splatI32(offset));
-    const shiftOf = shiftSum(p);
+    const shifted = shiftSum?.(p);
     return ({ pairs, d, dMin }, sums, c, accumulators) => {
       const { scale: scales, minimum, shift } = pairs!;
       accumulators.forEach((acc, h) => {
@@ -122,7 +119,7 @@ function addPairs(f: FunctionBuilder, format: QuantizedFormat, variant: KernelVa
         };
         const dot = isSplit ? totalOf(sums, c, 0, h) : i32x4.dot_i16x8_s(both(), scales[h]!);
         const centred = offset === 0 ? dot : i32x4.sub(dot, offsetOf(scales[h]!));
-        const [value, factor] = shift ? [shiftOf(centred, shift, h), dMin![h]!] : [centred, d[h]!];
+        const [value, factor] = shifted ? [shifted(centred, shift!, h), dMin![h]!] : [centred, d[h]!];
         acc.set(multiplyAdd(variant, f32x4.convert_i32x4_s(value), f32x4.mul(factor, scale), acc));
         if (!minimum) return;
         const minima = f32x4.convert_i32x4_s(i32x4.dot_i16x8_s(minimum[h]!, xSums));
@@ -132,18 +129,19 @@ function addPairs(f: FunctionBuilder, format: QuantizedFormat, variant: KernelVa
   };
 }
 
-/** Prepares values in units of the shift: unshifted ones, and the shift times the activations it meets. */
-function shiftSumOf(f: FunctionBuilder, { shift = 1, scaleColumns }: QuantizedFormat, xSums: Local<'v128'>) {
+/** Values in units of the shift: the unshifted one, and what the shift adds for the activations that it meets. */
+function shiftSumOf(f: FunctionBuilder, unit: number, scaleColumns: number, xSums: Local<'v128'>) {
   const total = f.local('v128', 'xTotal');
   const [last, turned] = [f.local('v128', 'lastSums'), f.local('v128', 'turnedSums')];
   return (p: Expr<'ptr'>) => {
-    if (shift !== 1 && scaleColumns === 32) total.set(i32x4.dot_i16x8_s(xSums, splatI32(0x00010001)));
-    if (shift !== 1 && scaleColumns === 16) {
+    if (scaleColumns === 32) total.set(i32x4.dot_i16x8_s(xSums, splatI32(0x00010001)));
+    else {
       last.set(i16x8.shl(v128.load32_splat(p, 8), 1));
       turned.set(i16x8.sub(xSums, last));
     }
     return (value: Expr<'v128'>, { first, both }: NonNullable<PairedScales['shift']>, h: number): Expr<'v128'> => {
-      const scaled = i32x4.shl(value, -Math.log2(shift));
+      const scaled = i32x4.shl(value, -Math.log2(unit));
+      // In this order of operands, or V8 does not pair the halves.
       if (scaleColumns === 32) return i32x4.add(scaled, i32x4.mul(total, first[h]!));
       const turnedSum = i32x4.add(scaled, i32x4.dot_i16x8_s(first[h]!, turned));
       return i32x4.add(turnedSum, i32x4.dot_i16x8_s(both[h]!, last));

@@ -144,6 +144,6 @@ export function offsetOf(format: QuantizedFormat, variant: KernelVariant): numbe
   return isSigned(format) ? (isBiased(variant) ? 128 : 0) : format.offset;
 }
 
-/** What must be subtracted from the products of `BlockReader.numbers` or `words`. */
+/** What must be subtracted from the products of `BlockReader.turns`. */
 export const productOffsetOf = (format: QuantizedFormat, variant: KernelVariant): number =>
   format.terms && interleavingOf(format, variant) !== 'pairs' ? format.offset : offsetOf(format, variant);
