@@ -13,6 +13,7 @@ import { bytesReadAToken } from './convert/synthetic-model.ts';
 import { Graph } from './graph/tensor.ts';
 import type { TensorDescriptor } from './gguf/writer.ts';
 import { LocalModel } from './local-model.ts';
+import { requireOutput } from './models/model.ts';
 import { resolveGenerateOptions, resolveLoadOptions } from './options.ts';
 import type { LoadOptions, ModelInfo, ModelSource, ResolvedLoadOptions } from './options.ts';
 import { openHere } from './source.ts';
@@ -86,7 +87,7 @@ export class BenchmarkModel implements AsyncDisposable {
     this.#weightDtype = weights[0]![0];
   }
 
-  /** @throws what `loadModel` throws */
+  /** @throws what `loadModel` throws, {UnsupportedError} UNSUPPORTED_FEATURE for a model that generates no text */
   static async load(source: ModelSource, options: LoadOptions = {}): Promise<BenchmarkModel> {
     const resolved = resolveLoadOptions(options);
     const { signal, onProgress } = options;
@@ -95,7 +96,10 @@ export class BenchmarkModel implements AsyncDisposable {
     const model = await LocalModel.load(await openHere(source, signal), resolved, {
       onProgress,
       isAborted: () => signal?.aborted ?? false,
-      onHead: (gguf) => (tensors = [...gguf.tensors.values()]),
+      onDefinition({ gguf, hyperParameters }) {
+        requireOutput('logits', hyperParameters);
+        tensors = [...gguf.tensors.values()];
+      },
       wrapExecutor: recorder.wrap.bind(recorder),
     });
     return new BenchmarkModel(model, recorder, tensors, resolved.kernels);

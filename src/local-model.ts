@@ -76,8 +76,8 @@ export interface LoadHooks {
    * costs a kilobyte of heap.
    */
   readonly pause?: () => Promise<void> | undefined;
-  /** For benchmarks: what the file's head says. */
-  readonly onHead?: (gguf: Gguf) => void;
+  /** For benchmarks: what the file holds, before it is planned. What it throws ends loading. */
+  readonly onDefinition?: (definition: ModelDefinition) => void;
   /** For benchmarks: what stands in the executor's place. */
   readonly wrapExecutor?: (executor: Executor) => Executor;
 }
@@ -120,8 +120,7 @@ export class LocalModel implements ModelHost {
     try {
       const gguf = await readGguf(source);
       opened = gguf.source;
-      hooks.onHead?.(gguf);
-      const prepared = await prepareModel(gguf, options);
+      const prepared = await prepareModel(gguf, options, hooks);
       const { definition, limits, outputs } = prepared;
       const created = await createExecutor(gguf, prepared, options, hooks);
       const executor = hooks.wrapExecutor?.(created) ?? created;
@@ -276,8 +275,13 @@ export interface PreparedModel extends ProgramSet {
 }
 
 /** @throws {GgufError}, {UnsupportedError}, {ShapeError} for a file that is damaged or cannot run here */
-export async function prepareModel(gguf: Gguf, options: ResolvedLoadOptions): Promise<PreparedModel> {
+export async function prepareModel(
+  gguf: Gguf,
+  options: ResolvedLoadOptions,
+  { onDefinition }: LoadHooks = {},
+): Promise<PreparedModel> {
   const definition = await defineModel(gguf);
+  onDefinition?.(definition);
   const vocabulary = readVocabulary(gguf.metadata);
   const tokenizer = createTokenizer(vocabulary);
   const format = new ChatFormat(tokenizer, readTemplates(gguf.metadata, vocabulary.tokens));

@@ -17,7 +17,7 @@ import type { CommandContext } from './program.ts';
 import { findPeer, openPeer } from './peer.ts';
 import type { Peer } from './peer.ts';
 import { formatBytes, formatColumns, formatRate } from './text.ts';
-import { UsageError, addFlags, checkFlags, parseNumber, readFlags } from './usage.ts';
+import { UsageError, addFlags, checkFlags, isOptionError, parseNumber, readFlags } from './usage.ts';
 
 const EXAMPLES = `
 Examples:
@@ -164,7 +164,8 @@ async function measure(
   const nCtx = nPrompt + nGenerate + 2;
   const bar = new LoadingBar(settings.source);
   const onProgress: LoadOptions['onProgress'] = (progress) => bar.update(progress);
-  await using model = await BenchmarkModel.load(source, { ...settings.load, threads, nCtx, signal, onProgress });
+  const load = { ...settings.load, threads, nCtx, signal, onProgress };
+  await using model = await BenchmarkModel.load(source, load).catch(refuseContext);
   await bar.stop();
   // Between two steps, and not only between two runs.
   const close = (): void => void model.close();
@@ -219,6 +220,13 @@ async function measure(
     signal.removeEventListener('abort', close);
     eraseProgress();
   }
+}
+
+/** Nobody typed the context: it is what the two flags, and two tokens more, add up to. */
+function refuseContext(error: unknown): never {
+  if (!isOptionError(error) || error.details['option'] !== 'nCtx') throw error;
+  const message = error.message.replace('"nCtx"', '--prompt-tokens and --max-tokens, and 2 more,');
+  throw new UsageError(message, { cause: error });
 }
 
 /** What earlier rows left behind does not count. It goes a while after its threads have ended. */

@@ -89,7 +89,7 @@ for (const { browser, isolated, kernels, threads } of PAGES) {
   describe(`a page of ${browser.name} that is ${isolated ? 'isolated' : 'not isolated'}`, { skip }, () => {
     let page: BrowserPage;
     const open = async (): Promise<void> => {
-      page = await openPage(browser, { isolated, files, modules: { smallmindGguf: '/dist/gguf.js' } });
+      page = await openPage(browser, { isolated, files, modules: { smallmindGguf: '/dist/browser/gguf.js' } });
     };
     before(open);
     after(() => page?.[Symbol.asyncDispose]());
@@ -156,7 +156,7 @@ for (const { browser, isolated, kernels, threads } of PAGES) {
       assert.deepEqual(made, expected);
     });
 
-    // Once: what differs between browsers is above. Workers take no import map, so it is the build for plain pages.
+    // Once: what differs between browsers is above.
     if (browser === chromium && isolated) {
       testInPage('answers as in Node in a conversation, by a template that the package brings', async () => {
         const questions = ['Tell me of the little dog.', 'And then?'];
@@ -165,10 +165,8 @@ for (const { browser, isolated, kernels, threads } of PAGES) {
         for (const question of questions) await chat.send(question, { maxTokens: 24, temperature: 0 }).result;
         assert.equal(chat.messages.length, 5);
         const messages = await page.evaluate(async (asked) => {
-          const url = new URL('/dist/browser/index.js', location.href).href;
-          const { loadModel: load } = (await import(url)) as typeof smallmind;
           const file = await (await fetch('/q8.gguf')).blob();
-          const loaded = await load(file, { kernels: 'strict', threads: 2 });
+          const loaded = await smallmind.loadModel(file, { kernels: 'strict', threads: 2 });
           const talk = loaded.chat({ template: 'chatml', system: 'You tell stories.' });
           for (const question of asked) await talk.send(question, { maxTokens: 24, temperature: 0 }).result;
           await loaded.close();

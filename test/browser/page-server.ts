@@ -1,8 +1,7 @@
 // Serves the built package and further files to pages on this machine, with the headers that make a page cross-origin
-// isolated or without them. Of what a bundler does it does one thing: it resolves the package's own `imports`, because
-// import maps do not reach into workers.
+// isolated or without them. No bundler has been at work: pages hold what dist/browser/ is made for.
 
-import { createReadStream, readFileSync, statSync } from 'node:fs';
+import { createReadStream, statSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -39,7 +38,7 @@ export interface PageServer {
 
 export async function servePages(options: PageServerOptions): Promise<PageServer> {
   const files = { '/dist/': join(ROOT, 'dist/'), ...options.files };
-  const page = pageOf({ smallmind: '/dist/index.js', ...options.modules });
+  const page = pageOf({ smallmind: '/dist/browser/index.js', ...options.modules });
   const server = createServer((request, response) => {
     const { url = '/' } = request;
     for (const [name, value] of Object.entries(options.isolated ? ISOLATION : {})) response.setHeader(name, value);
@@ -66,18 +65,8 @@ function sendFile(request: IncomingMessage, files: Readonly<Record<string, strin
   const stat = statSync(path, { throwIfNoEntry: false });
   if (!stat?.isFile()) return void response.writeHead(404).end();
   response.setHeader('content-type', CONTENT_TYPES[extname(path)] ?? 'application/octet-stream');
-  if (start === '/dist/' && extname(path) === '.js')
-    return void response.end(resolveImports(readFileSync(path, 'utf8')));
   const range = beginRange(stat.size, request, response);
   if (range) createReadStream(path, { start: range.start, end: range.end - 1 }).pipe(response);
-}
-
-/** Puts files of the package in the place of names such as `#platform`. */
-function resolveImports(module: string): string {
-  const { imports } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as {
-    imports: Record<string, { default: string }>;
-  };
-  return module.replace(/(?<=\bfrom ')#\w+(?=')/g, (name) => imports[name]!.default.slice(1));
 }
 
 function closeNow(server: Server): void {

@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { STORIES_F32, goldenCases, modelPath } from '../golden/golden-data.ts';
+import { ENCODER_KINDS, randomEncoderGguf } from '../random-encoder.ts';
 import type { SuiteReport, SuiteTask } from './suite.ts';
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
@@ -25,6 +26,9 @@ const RUNTIMES: Readonly<Record<string, readonly string[]>> = {
   // All that it needs.
   Deno: [installed('deno/deno'), 'run', '--allow-read'],
 };
+
+/** A small model of random weights. */
+const ENCODER = { seed: 1, dtype: 'Q8_0', nLayer: 2, nEmbd: 64, nHead: 2, nFf: 96, nVocab: 300, nCtx: 64 } as const;
 
 const SECONDS_MAX = 60;
 /** From the last thing that a program prints to its end. */
@@ -79,8 +83,10 @@ function prepareTask(): Omit<SuiteTask, 'kind'> {
   const model = modelPath(STORIES_F32);
   const truncated = join(scratch, 'truncated.gguf');
   writeFileSync(truncated, readFileSync(model).subarray(0, 100_000));
+  const encoder = join(scratch, 'encoder.gguf');
+  writeFileSync(encoder, randomEncoderGguf(ENCODER_KINDS['bert']!, ENCODER));
   const { prompt, llama_cpp_greedy_text: greedy } = goldenCases().find((golden) => golden.model === STORIES_F32)!;
-  return { model, truncated, missing: join(scratch, 'missing.gguf'), prompt, greedy };
+  return { model, truncated, missing: join(scratch, 'missing.gguf'), encoder, prompt, greedy };
 }
 
 async function judge(name: string, task: Omit<SuiteTask, 'kind'>): Promise<RuntimeReport> {

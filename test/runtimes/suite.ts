@@ -5,7 +5,7 @@
 import { readFile } from 'node:fs/promises';
 import { argv, stdout } from 'node:process';
 import { Worker } from 'node:worker_threads';
-import { GgufError, SmallMindError, diagnose, enableWideVectors, loadModel } from 'smallmind';
+import { GgufError, SmallMindError, cosineSimilarity, diagnose, enableWideVectors, loadModel } from 'smallmind';
 import type { LoadOptions, Model, ModelSource } from 'smallmind';
 import { evaluatePerplexity } from 'smallmind/eval';
 import { readGguf } from 'smallmind/gguf';
@@ -19,6 +19,8 @@ export interface SuiteTask {
   readonly model: string;
   readonly truncated: string;
   readonly missing: string;
+  /** A path, too: a model that only makes embeddings. */
+  readonly encoder: string;
   readonly prompt: string;
   /** What the model says after the prompt at temperature 0, or its beginning. */
   readonly greedy: string;
@@ -39,7 +41,7 @@ export interface SuiteReport {
 }
 
 const N_GENERATE = 48;
-const { kind, model: path, truncated, missing, prompt, greedy } = JSON.parse(argv.at(-1)!) as SuiteTask;
+const { kind, model: path, truncated, missing, encoder, prompt, greedy } = JSON.parse(argv.at(-1)!) as SuiteTask;
 const checks: Record<string, string | null> = {};
 /** FNV-1a over everything that must be the same everywhere. */
 let bits = 0xcbf29ce484222325n;
@@ -171,6 +173,42 @@ async function runChecks(): Promise<SuiteReport> {
       expect('text', pieces.join(''), (await run.result).text);
     }),
   );
+  await check('a conversation with its history, by a template of the package', async () => {
+    const converse = (thread: 'worker' | 'inline'): Promise<readonly string[]> =>
+      withModel({ kernels: 'strict', thread }, async (model) => {
+        const chat = model.chat({ template: 'chatml', system: 'You tell stories.' });
+        for (const question of ['Tell me of the little dog.', 'And then?']) {
+          const answer = chat.send(question, { maxTokens: 24, temperature: 0 });
+          const pieces: string[] = [];
+          for await (const piece of answer) pieces.push(piece);
+          const { text, cachedTokens } = await answer.result;
+          expect('pieces', [pieces.length > 5, pieces.join('')], [true, text]);
+          expect('the history is found in the cache', cachedTokens > 0, chat.messages.length > 3);
+        }
+        expect('roles', chat.messages.map(({ role }) => role).join(), 'system,user,assistant,user,assistant');
+        return chat.messages.map(({ content }) => String(content));
+      });
+    const told = await converse('worker');
+    addBits(new TextEncoder().encode(told.join('\n')));
+    expect('inline', await converse('inline'), told);
+  });
+  await check('embeddings of an encoder and of a model that generates', async () => {
+    const texts = ['A cat sleeps.', 'dogs, 1 2 3?', 'A cat sleeps.'];
+    for (const source of [encoder, path]) {
+      const embed = (thread: 'worker' | 'inline'): Promise<number[][]> =>
+        withModel(
+          { kernels: 'strict', thread },
+          async (model) => (await model.embed(texts)).data.map(({ embedding }) => Array.from(embedding)),
+          source,
+        );
+      const [cat, dogs, same] = await embed('worker');
+      expect('the same text again', same, cat);
+      expect('length', Math.abs(Math.hypot(...cat!) - 1) < 1e-6, true);
+      expect('another text has the same vector', cosineSimilarity(cat!, dogs!) > 0.999, false);
+      addBits(new Uint8Array(Float32Array.from([...cat!, ...dogs!]).buffer));
+      expect('inline', await embed('inline'), [cat, dogs, same]);
+    }
+  });
   for (const thread of ['worker', 'inline'] as const) {
     await check(`abort, stop and close of a text under way, ${thread}`, () =>
       withModel({ thread }, async (model) => {
