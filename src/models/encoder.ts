@@ -29,8 +29,9 @@ export const jinaBertV3 = encoder({ positions: 'rotary', ffn: 'plain' });
 function encoder(differences: Differences): Architecture {
   return async (file) => {
     const p = await readTransformer(file, false);
-    const { nHead, nHeadKv, headDim } = p.hyperParameters;
+    const { nHead, nHeadKv, headDim, isCausal } = p.hyperParameters;
     const [nQ, nKv] = [nHead * headDim, nHeadKv * headDim];
+    if (isCausal) throw unsupported(file, 'an encoder that is causal');
     if (file.tensors.has('blk.0.attn_q_norm.weight')) throw unsupported(file, 'a norm of queries and keys');
     // All tokens are of the first type: the first sentence of what once were two.
     const gguf = firstRowOf(

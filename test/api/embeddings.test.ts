@@ -200,6 +200,14 @@ test('a decoder whose file says that it is not causal is an encoder', async () =
   await assert.rejects(model.generate('a').result, { code: 'UNSUPPORTED_FEATURE' });
 });
 
+test('an encoder whose file says that it is causal is refused, since nobody has one', async () => {
+  const error = await loadModel(bert({ isCausal: true }), STRICT).catch((reason) => reason);
+  assert.deepEqual(
+    [error.code, /encoder that is causal is not supported/.test(error.message)],
+    ['UNSUPPORTED_FEATURE', true],
+  );
+});
+
 test('the context may be smaller than was learned, but not larger', async () => {
   await using model = await loadModel(bert(), { ...STRICT, nCtx: 20 });
   const { code, message } = await model.embed('c '.repeat(30)).catch((error) => error);
