@@ -126,7 +126,9 @@ export class LocalModel implements ModelHost {
       const created = await createExecutor(gguf, prepared, options, hooks);
       const executor = hooks.wrapExecutor?.(created) ?? created;
       const engine = new Engine(executor, limits, { ...definition.hyperParameters, outputs });
-      const info = describe(gguf, definition, executor, limits, performance.now() - startMs);
+      const { memoryBytes, nThreads: threads, description } = executor;
+      const loadMs = performance.now() - startMs;
+      const info = { ...prepared.info, memoryBytes, threads, executor: description, loadMs };
       return new LocalModel(info, prepared, executor, engine, hooks);
     } finally {
       await opened.close();
@@ -269,11 +271,14 @@ const closedError = (): SmallMindError => new SmallMindError('MODEL_CLOSED', 'th
 
 /** What is made of a file's head, before any weight is read. */
 export interface PreparedModel extends ProgramSet {
+  readonly info: HeadInfo;
   readonly definition: ModelDefinition;
   readonly tokenizer: Tokenizer;
   readonly format: ChatFormat;
   readonly nThreads: number;
 }
+
+type HeadInfo = Omit<ModelInfo, 'memoryBytes' | 'threads' | 'executor' | 'loadMs'>;
 
 /** @throws {GgufError}, {UnsupportedError}, {ShapeError} for a file that is damaged or cannot run here */
 export async function prepareModel(gguf: Gguf, options: ResolvedLoadOptions): Promise<PreparedModel> {
@@ -285,7 +290,8 @@ export async function prepareModel(gguf: Gguf, options: ResolvedLoadOptions): Pr
   const programs = buildPrograms(definition, options, contextSizeOf(definition, options));
   const nThreads = options.threads ?? chooseThreads(weightBytesPerToken(programs.graphs[0]!)).threads;
   requireKernels(gguf, programs);
-  return { definition, tokenizer, format, nThreads, ...programs };
+  const info = readInfo(gguf, definition, programs.limits);
+  return { info, definition, tokenizer, format, nThreads, ...programs };
 }
 
 function requireKernels(gguf: Gguf, { graphs }: ProgramSet): void {
@@ -330,13 +336,7 @@ async function createExecutor(
   }
 }
 
-function describe(
-  gguf: Gguf,
-  { hyperParameters }: ModelDefinition,
-  executor: Executor,
-  limits: ProgramLimits,
-  loadMs: number,
-): ModelInfo {
+function readInfo(gguf: Gguf, { hyperParameters }: ModelDefinition, { nCtx }: ProgramLimits): HeadInfo {
   const { architecture, nVocab, nEmbd, nLayer, nCtxTrain, isCausal } = hyperParameters;
   return {
     architecture,
@@ -346,13 +346,9 @@ function describe(
     nEmbd,
     nLayer,
     nCtxTrain,
-    nCtx: limits.nCtx,
+    nCtx,
     canGenerate: isCausal,
     pooling: readPooling(gguf, hyperParameters),
-    memoryBytes: executor.memoryBytes,
-    threads: executor.nThreads,
-    executor: executor.description,
-    loadMs,
   };
 }
 

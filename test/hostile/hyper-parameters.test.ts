@@ -117,6 +117,7 @@ const CASES: readonly Case[] = [
     ['llama.expert_count', u32(2 ** 32 - 1)],
     ['llama.expert_used_count', u32(2 ** 32 - 1)],
   ],
+  ['a pooling of text', 'GGUF_INVALID', /pooling_type/, ['llama.pooling_type', text('mean')]],
   ['no architecture', 'GGUF_MISSING', /general\.architecture/, ['general.architecture', undefined]],
   [
     'an unknown architecture',
@@ -174,8 +175,9 @@ describe('a model file is refused that has', () => {
   for (const [what, code, message, ...changes] of CASES) {
     test(what, async () => {
       const bytes = await edit(changes);
+      const onProgress = (): void => assert.fail('weights were read');
       for (const kernels of ['auto', 'reference'] as const) {
-        const error = await refusalOf(bytes, { thread: 'inline', threads: 1, kernels });
+        const error = await refusalOf(bytes, { thread: 'inline', threads: 1, kernels, onProgress });
         assert.equal(error.code, code, String(error));
         assert.match(error.message, message);
       }
