@@ -14,7 +14,7 @@ export const commandR = decoder((_p, { nonNegative }, gguf) => {
 });
 
 /** Command R7B: most layers see a window of positions, and the others no positions. */
-export const cohere2 = decoder(({ hyperParameters: p }, { count, nonNegative }, gguf) => {
+export const cohere2 = decoder((p, { count, nonNegative }, gguf) => {
   const window = count('attention.sliding_window');
   const isWindowed = windowed(gguf, p, 4);
   return {

@@ -162,6 +162,7 @@ function buildDecoder(
       : new (isGated ? GatedMLP : MLP)(scope, p.nEmbd, p.nFf, {}, d.activation ?? (isGated ? 'silu' : 'gelu'));
     x = graph.apply('add', [added(mlp.forward(input, name), 'post_ffw_norm', 'ffn'), between], {}, `${name}.residual`);
   }
+  if (!graph.nodes.some(({ op }) => op === 'rope')) throw unsupported(gguf, 'a model without rotary positions');
   const wanted = graph.apply('gatherRows', [x, step.outputRows], {}, 'wanted');
   const normed = norm(wanted, 'output_norm', 'outputNorm');
   if (output === 'hidden') {

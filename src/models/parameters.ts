@@ -42,16 +42,17 @@ export async function readTransformer(gguf: Gguf, isCausal: boolean): Promise<Tr
 }
 
 /**
- * Whether a layer sees a window of positions only: of every few layers all but the last. How many, the file may say; a
- * list in the place of the number does not count, as in llama.cpp.
+ * Whether a layer sees a window of positions only: of every few layers all but the last; 0 means all. How many, the
+ * file may say; a list in the place of the number does not count, as in llama.cpp.
  */
 export function windowed(
   { metadata }: Gguf,
-  { architecture }: HyperParameters,
+  { read, hyperParameters: p }: TransformerParameters,
   period: number,
 ): (layer: number) => boolean {
-  const said = metadata.get(`${architecture}.attention.sliding_window_pattern`)?.value;
-  const every = typeof said === 'number' ? said : period;
+  const key = 'attention.sliding_window_pattern';
+  const isList = metadata.get(`${p.architecture}.${key}`)?.type === 'array';
+  const every = isList ? period : read.natural(key, period);
   return (layer) => every === 0 || layer % every < every - 1;
 }
 
