@@ -2,7 +2,7 @@
 // one JSON object a line, as they come.
 
 import { createReadStream } from 'node:fs';
-import { createInterface } from 'node:readline';
+import type { Readable } from 'node:stream';
 import { styleText } from 'node:util';
 import type { Command } from 'commander';
 import type { EmbedOptions, EmbeddingResult, LoadOptions, Model } from '../index.ts';
@@ -104,22 +104,22 @@ async function embed(path: string, texts: string[], options: EmbedCommandOptions
   process.stderr.write(`${styleText('dim', progress.describe(model), { stream: process.stderr })}\n`);
 }
 
-/** @throws {SmallMindError} CONTEXT_FULL that speaks of texts as they were given */
+/** @throws {SmallMindError} that speaks of texts as they were given, and in terms of flags */
 async function embedGroup(model: Model, group: readonly string[], nBefore: number, options: EmbedOptions) {
   try {
     return await model.embed(group, options);
   } catch (error) {
     const { SmallMindError } = await import('../index.ts');
-    if (!(error instanceof SmallMindError && error.code === 'CONTEXT_FULL')) throw error;
-    const { text, promptTokens, nCtx } = error.details;
-    const place = nBefore + Number(text) + 1;
-    throw new SmallMindError(
-      error.code,
-      `text ${place} ("${cut(oneLine(group[Number(text)]!), 30)}") has ${promptTokens} tokens, the context holds ${nCtx}; ` +
-        'shorten it, give a larger --ctx if the model has learned more, or cut it with --truncate',
-      error.details,
-      { cause: error },
-    );
+    if (!(error instanceof SmallMindError)) throw error;
+    const { text: index, promptTokens, nCtx } = error.details;
+    if (typeof index !== 'number') throw error;
+    const problem =
+      error.code === 'CONTEXT_FULL'
+        ? `has ${promptTokens} tokens, the context holds ${nCtx}; ` +
+          'shorten it, give a larger --ctx if the model has learned more, or cut it with --truncate'
+        : 'has no tokens, and this model puts none around it; leave it out';
+    const text = `text ${nBefore + index + 1} ("${cut(oneLine(group[index]!), 30)}")`;
+    throw new SmallMindError(error.code, `${text} ${problem}`, error.details, { cause: error });
   }
 }
 
@@ -135,21 +135,30 @@ async function* groupsOf(texts: Iterable<string> | AsyncIterable<string>): Async
 
 /** The lines of a file, or of stdin. @throws {FileError}, or the signal's reason */
 async function* linesOf(path: string | undefined, signal: AbortSignal): AsyncGenerator<string> {
-  const input = path === undefined ? process.stdin : createReadStream(path);
+  const input: Readable = path === undefined ? process.stdin : createReadStream(path);
   const abort = (): void => void input.destroy(signal.reason as Error);
   signal.addEventListener('abort', abort, { once: true });
-  let failure: unknown;
-  input.once('error', (error: unknown) => (failure = error));
+  const utf8 = new TextDecoder();
+  let rest = '';
   try {
-    for await (const line of createInterface({ input, crlfDelay: Infinity })) yield line;
+    for await (const bytes of input) {
+      const lines = utf8.decode(bytes as Uint8Array, { stream: true }).split('\n');
+      lines[0] = rest + lines[0]!;
+      rest = lines.pop()!;
+      yield* lines.map(withoutReturn);
+    }
   } catch (error) {
-    failure ??= error;
+    signal.throwIfAborted();
+    throw readError(path ?? 'stdin', error);
   } finally {
     signal.removeEventListener('abort', abort);
   }
-  signal.throwIfAborted();
-  if (failure !== undefined) throw readError(path ?? 'stdin', failure);
+  rest += utf8.decode();
+  if (rest !== '') yield withoutReturn(rest);
 }
+
+/** Lines end with LF or CRLF and nothing else, as programs count them that read what is printed beside the texts. */
+const withoutReturn = (line: string): string => (line.endsWith('\r') ? line.slice(0, -1) : line);
 
 /** What becomes of the vectors. */
 interface Output {
@@ -222,6 +231,8 @@ function describeVector(vector: Float32Array): string {
   return `[${shown}${vector.length > N_SHOWN ? ', …' : ''}]`;
 }
 
+const countOf = (n: number, unit: string): string => `${formatCount(n)} ${unit}${n === 1 ? '' : 's'}`;
+
 /** What has been done, on a terminal in a line that is rewritten. */
 class Progress {
   readonly #nTextsAll: number | undefined;
@@ -249,8 +260,7 @@ class Progress {
 
   describe({ info }: Model): string {
     const seconds = (performance.now() - this.#startMs) / 1000;
-    const texts = `${formatCount(this.nTexts)} text${this.nTexts === 1 ? '' : 's'}`;
-    const tokens = `${formatCount(this.#nTokens)} tokens`;
-    return `${texts}, ${tokens}, ${info.nEmbd} values each, pooling ${this.#last!.pooling} · ${seconds.toFixed(1)} s`;
+    const counts = `${countOf(this.nTexts, 'text')}, ${countOf(this.#nTokens, 'token')}`;
+    return `${counts}, ${info.nEmbd} values each, pooling ${this.#last!.pooling} · ${seconds.toFixed(1)} s`;
   }
 }
