@@ -1,6 +1,7 @@
 // Embeddings made in this thread: texts become tokens, their last hidden states one vector a text. As many texts are
 // under way as the engine runs at a time; what waits is token ids, and a text that is done is its vector.
 
+import { requireIds } from './engine/engine.ts';
 import type { Engine } from './engine/engine.ts';
 import type { EngineRequest, Sequence } from './engine/sequence.ts';
 import { OptionError, SmallMindError } from './base/errors.ts';
@@ -78,11 +79,12 @@ export class LocalEmbedding {
     return { data: this.#data, usage: { promptTokens, totalTokens: promptTokens }, pooling: this.#pooling };
   }
 
-  /** @throws {SmallMindError} CONTEXT_FULL, {OptionError} for a text without tokens */
+  /** @throws {SmallMindError} CONTEXT_FULL, {OptionError} for a text without tokens, or ids that there are not */
   #tokensOf(input: EmbeddingInput, index: number): Tokens {
     const { engine, tokenizer } = this.#model;
     const { nCtx } = engine.limits;
     const ids = typeof input === 'string' ? tokenizer.encode(input, this.#options) : input;
+    if (typeof input !== 'string') requireIds(ids, engine.nVocab, `"texts[${index}]": `);
     if (ids.length === 0) throw new OptionError(`"texts[${index}]" is empty: it has no tokens`, { text: index });
     if (ids.length <= nCtx) return { ids, isTruncated: false };
     if (this.#options.truncate) return { ids: truncate(ids, nCtx, tokenizer), isTruncated: true };
