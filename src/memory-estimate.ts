@@ -68,7 +68,7 @@ const CONTEXTS = [2048, 8192, 32768];
  * @param options  those that the model would be loaded with; a number as `nCtx` leaves that context only, and `kvType`
  *   that type
  * @throws {GgufError}, {UnsupportedError}, {ShapeError} for a file that cannot run here, {SmallMindError}
- *   FILE_NOT_FOUND, FILE_UNREADABLE, {OptionError} for a bad option
+ *   FILE_NOT_FOUND, FILE_UNREADABLE, {OptionError} for a bad option, and for more context than the model has positions
  * @example
  * import { estimateMemory } from 'smallmind';
  *
@@ -116,7 +116,9 @@ function estimateCache(
     });
     return { kvType, contexts, nCtxFit: largestContext(definition, options, limitBytes) ?? 0 };
   } catch (error) {
-    if (!(error instanceof SmallMindError) || error.code === 'INTERNAL') throw error;
+    // An option that no model like this takes is no matter of the type.
+    const isOfType = error instanceof SmallMindError && error.code !== 'INTERNAL' && error.code !== 'INVALID_OPTION';
+    if (!isOfType) throw error;
     return { kvType, contexts: [], nCtxFit: 0, problem: error.message };
   }
 }

@@ -7,7 +7,7 @@ import { resolveLoadOptions } from '../options.ts';
 import { CONTEXT_FLAG, FIT_FLAG, KV_TYPE_FLAG } from './flags.ts';
 import type { CommandContext } from './program.ts';
 import { cut, formatBytes, formatColumns, formatCount, oneLine, wrap } from './text.ts';
-import { addFlags, checkFlags, readFlags } from './usage.ts';
+import { addFlags, checkFlags, inFlags, readFlags } from './usage.ts';
 
 const EXAMPLES = `
 Examples:
@@ -30,7 +30,9 @@ export function defineInspect(command: Command, { signal }: CommandContext): voi
       checkFlags(MEMORY_FLAGS, () => resolveLoadOptions(options));
       const { inspectModel, estimateMemory } = await import('../index.ts');
       const tell = async <T>(look: Look<T>, format: (found: T) => string[]): Promise<void> => {
-        const found = await look(path, { ...options, signal });
+        const found = await look(path, { ...options, signal }).catch((error: unknown) => {
+          throw inFlags(MEMORY_FLAGS, error);
+        });
         signal.throwIfAborted();
         process.stdout.write(`${parsed['json'] ? JSON.stringify(found) : format(found).join('\n')}\n`);
       };

@@ -121,6 +121,14 @@ test('mistakes are told in terms of flags, before the model is loaded', async ()
     const { code, stderr } = await runCommand(args);
     assert.deepEqual([code, message.test(stderr)], [2, true], stderr);
   }
+  for (const args of [
+    ['embed', bert, 'a', '--ctx', '100'],
+    ['inspect', bert, '--memory', '--ctx', '100'],
+  ]) {
+    const { code, stdout, stderr } = await runCommand(args);
+    const message = 'smallmind: --ctx expected at most 32, the positions that this model has learned, got 100';
+    assert.deepEqual([code, stdout, stderr.split(';')[0]], [2, '', message]);
+  }
   const missing = await runCommand(['embed', bert, '--file', '/nowhere.txt']);
   assert.deepEqual([missing.code, missing.stderr], [1, 'smallmind: /nowhere.txt: no such file; check the path\n']);
   const asked = await runCommand(['run', bert, '-p', 'a']);
