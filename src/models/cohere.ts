@@ -8,7 +8,9 @@ const common: Differences = { norm: 'layer', parallel: 'shared' };
 
 /** Command R. */
 export const commandR = decoder((_p, { nonNegative }, gguf) => {
-  if (gguf.tensors.has('blk.0.attn_q_norm.weight')) throw unsupported(gguf, 'a norm of each head with its own weights');
+  if (gguf.tensors.has('blk.0.attn_q_norm.weight')) {
+    throw unsupported(gguf, 'a norm for each head, as Command R+ has,', 'Command R runs');
+  }
   // 0 means that there is none.
   return { ...common, logitScale: nonNegative('logit_scale', 0) || 1 };
 });

@@ -1,7 +1,7 @@
 // What most architectures are: a stack of layers of attention and a feed-forward part, which differ in the few things
 // that `Differences` names. An architecture's own file says which of them it has, as data.
 
-import { GgufError, UnsupportedError } from '../base/errors.ts';
+import { GgufError } from '../base/errors.ts';
 import { stepInputs } from '../graph/step.ts';
 import type { OutputKind, ProgramLimits } from '../graph/step.ts';
 import { Graph } from '../graph/tensor.ts';
@@ -66,7 +66,9 @@ export function decoder(differencesOf: DifferencesOf = () => ({})): Architecture
     const differences = differencesOf(p, p.read, file);
     const gguf = splitFused(file, p, differences);
     const experts = expertsOf(gguf, p, differences);
-    if (!p.hyperParameters.isCausal && differences.windowOf) throw unsupported(file, 'a window that is not causal');
+    if (!p.hyperParameters.isCausal && differences.windowOf) {
+      throw unsupported(file, 'a window of attention that is not causal', 'attention to all of a text is');
+    }
     const normEps = p.read.nonNegative(`attention.layer_norm_${differences.norm === 'layer' ? '' : 'rms_'}epsilon`);
     const definition: ModelDefinition = {
       hyperParameters: p.hyperParameters,
@@ -91,8 +93,8 @@ function expertsOf(gguf: Gguf, { read, hyperParameters: p }: TransformerParamete
   const nExpert = read.natural('expert_count', 0);
   if (nExpert === 0) return undefined;
   if (gguf.tensors.has('blk.0.ffn_gate.0.weight')) {
-    const [what, remedy] = ['a tensor for each expert, as in files from before April 2024,', 'convert the model again'];
-    throw new UnsupportedError('UNSUPPORTED_FEATURE', `${gguf.source.name}: ${what} is not supported; ${remedy}`);
+    const what = 'a tensor for each expert, as in files from before April 2024,';
+    throw unsupported(gguf, what, 'convert the model again');
   }
   const nExpertUsed = read.count('expert_used_count');
   if (nExpertUsed > nExpert) {
@@ -162,7 +164,9 @@ function buildDecoder(
       : new (isGated ? GatedMLP : MLP)(scope, p.nEmbd, p.nFf, {}, d.activation ?? (isGated ? 'silu' : 'gelu'));
     x = graph.apply('add', [added(mlp.forward(input, name), 'post_ffw_norm', 'ffn'), between], {}, `${name}.residual`);
   }
-  if (!graph.nodes.some(({ op }) => op === 'rope')) throw unsupported(gguf, 'a model without rotary positions');
+  if (!graph.nodes.some(({ op }) => op === 'rope')) {
+    throw unsupported(gguf, 'a model of which no layer has rotary positions', 'one with some is');
+  }
   const wanted = graph.apply('gatherRows', [x, step.outputRows], {}, 'wanted');
   const normed = norm(wanted, 'output_norm', 'outputNorm');
   if (output === 'hidden') {

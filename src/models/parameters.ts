@@ -56,8 +56,9 @@ export function windowed(
   return (layer) => every === 0 || layer % every < every - 1;
 }
 
-export function unsupported(gguf: Gguf, what: string): UnsupportedError {
-  return new UnsupportedError('UNSUPPORTED_FEATURE', `${gguf.source.name}: ${what} is not supported yet`);
+/** @param remedy  what works instead */
+export function unsupported({ source }: Gguf, what: string, remedy: string): UnsupportedError {
+  return new UnsupportedError('UNSUPPORTED_FEATURE', `${source.name}: ${what} is not supported yet; ${remedy}`);
 }
 
 function requireEvenHeads(
@@ -83,7 +84,7 @@ async function readRope(
 ): Promise<TransformerParameters['ropeFor']> {
   const scaling = gguf.metadata.getString(`${architecture}.rope.scaling.type`, 'linear');
   if (!['none', 'linear', 'yarn', 'longrope'].includes(scaling)) {
-    throw unsupported(gguf, `RoPE scaling "${scaling}" (none, linear, yarn and longrope are)`);
+    throw unsupported(gguf, `RoPE scaling "${scaling}"`, 'none, linear, yarn and longrope are');
   }
   // The key of a factor in old files.
   const factor = scaling === 'none' ? 1 : positive('rope.scaling.factor', positive('rope.scale_linear', 1));
@@ -109,7 +110,7 @@ async function readRope(
 async function readFreqFactors(gguf: Gguf, name: string, nPair: number): Promise<Float32Array | undefined> {
   if (!gguf.tensors.has(name)) return undefined;
   const info = tensorOf(gguf, name, [nPair]);
-  if (info.dtype !== 'F32') throw unsupported(gguf, `tensor "${name}" in ${info.dtype} (F32 is)`);
+  if (info.dtype !== 'F32') throw unsupported(gguf, `tensor "${name}" in ${info.dtype}`, 'F32 is');
   const view = new DataView((await readTensorBytes(gguf, info)).buffer);
   const factors = Float32Array.from({ length: nPair }, (_, pair) => view.getFloat32(4 * pair, true));
   const bad = factors.find((factor) => !(factor > 0 && factor < Infinity));
