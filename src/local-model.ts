@@ -290,6 +290,7 @@ export async function prepareModel(gguf: Gguf, options: ResolvedLoadOptions): Pr
   const programs = buildPrograms(definition, options, contextSizeOf(definition, options));
   const nThreads = options.threads ?? chooseThreads(weightBytesPerToken(programs.graphs[0]!)).threads;
   requireKernels(gguf, programs);
+  requireReaders(definition, programs);
   const info = readInfo(gguf, definition, programs.limits);
   return { info, definition, tokenizer, format, nThreads, ...programs };
 }
@@ -304,6 +305,19 @@ function requireKernels(gguf: Gguf, { graphs }: ProgramSet): void {
       { tensor: name, dtype },
     );
   }
+}
+
+/** A tensor of a layer that no graph reads changes what the model gives, in a way that is not known here. */
+function requireReaders({ gguf, hyperParameters }: ModelDefinition, { graphs }: ProgramSet): void {
+  const read = new Set(graphs.flatMap(({ nodes }) => nodes.flatMap(({ op, name }) => (op === 'weight' ? name : []))));
+  const unread = [...gguf.tensors.keys()].find((name) => name.startsWith('blk.') && !read.has(name));
+  if (unread === undefined) return;
+  throw new UnsupportedError(
+    'UNSUPPORTED_FEATURE',
+    `${gguf.source.name}: tensor "${unread}" belongs to a variant of "${hyperParameters.architecture}" that is not ` +
+      'supported yet; use another model of the family',
+    { tensor: unread },
+  );
 }
 
 function requireVocabulary(gguf: Gguf, { hyperParameters }: ModelDefinition, tokenizer: Tokenizer): void {

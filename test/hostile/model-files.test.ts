@@ -149,6 +149,12 @@ describe('a model file is refused', () => {
       },
     ],
     [
+      'with a tensor in a layer that nobody reads',
+      'UNSUPPORTED_FEATURE',
+      /tensor "blk\.1\.attn_q\.scale" belongs to a variant of "llama".*use another/,
+      (content) => setTensor(content, { name: 'blk.1.attn_q.scale', dtype: 'F32', shape: [1] }, 4),
+    ],
+    [
       'with a matrix in a type that has no kernels',
       'UNSUPPORTED_DTYPE',
       /"blk\.0\.ffn_gate\.weight".*I16.*Q8_0/,
