@@ -321,13 +321,12 @@ const REFUSALS = [
 ];
 
 /** Architectures of models that people have, as llama.cpp names them. */
-const KNOWN_OF_OTHERS = [
-  ...['arcee', 'baichuan', 'bailingmoe', 'bloom', 'chatglm', 'dbrx', 'deci', 'deepseek', 'deepseek2', 'dots1'],
-  ...['ernie4_5-moe', 'eurobert', 'falcon-h1', 'gemma-embedding', 'gemma3n', 'gemma4', 'glm4moe', 'granitehybrid'],
-  ...['hunyuan-dense', 'hunyuan-moe', 'jamba', 'jina-bert-v2', 'lfm2', 'llama4', 'mamba', 'mamba2', 'minicpm3'],
-  ...['minimax-m2', 'mistral3', 'modern-bert', 'mpt', 'nemotron', 'nemotron_h', 'nomic-bert-moe', 'olmo', 'openelm'],
-  ...['phimoe', 'qwen', 'qwen2vl', 'qwen35', 'qwen35moe', 'qwen3next', 'qwen3vl', 'rwkv7', 'starcoder', 't5'],
-];
+const KNOWN_OF_OTHERS = (
+  'arcee baichuan bailingmoe bloom chatglm dbrx deci deepseek deepseek2 dots1 ernie4_5-moe eurobert falcon-h1 ' +
+  'gemma-embedding gemma3n gemma4 glm4moe granitehybrid hunyuan-dense hunyuan-moe jamba jina-bert-v2 lfm2 ' +
+  'llama4 mamba mamba2 minicpm3 minimax-m2 mistral3 modern-bert mpt nemotron nemotron_h nomic-bert-moe olmo ' +
+  'openelm phimoe qwen qwen2vl qwen35 qwen35moe qwen3next qwen3vl rwkv7 starcoder t5'
+).split(' ');
 
 function modelRefusals(): string {
   const missing = KNOWN_OF_OTHERS.filter((name) => !Object.hasOwn(ARCHITECTURES, name));
