@@ -311,6 +311,10 @@ const REFUSALS = [
   await refusalOf(() => findPreTokenizer('my-own')),
   await refusalOf(() => createTokenizer({ model: 'rwkv', tokens: [] } as never)),
   await variantRefusal('qwen2', ['qwen2.rope.scaling.type', { type: 'string', value: 'dynamic' }]),
+  await variantRefusal('glm4', [
+    'glm4.rope.dimension_sections',
+    { type: 'array', elementType: 'i32', value: Int32Array.from([8, 12, 12, 0]) },
+  ]),
   await variantRefusal('llama with experts', undefined, 'blk.0.ffn_gate.0.weight'),
   await variantRefusal('falcon', undefined, 'blk.0.attn_norm_2.weight'),
   await variantRefusal('command-r', undefined, 'blk.0.attn_q_norm.weight'),

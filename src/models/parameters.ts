@@ -86,6 +86,9 @@ async function readRope(
   if (!['none', 'linear', 'yarn', 'longrope'].includes(scaling)) {
     throw unsupported(gguf, `RoPE scaling "${scaling}"`, 'none, linear, yarn and longrope are');
   }
+  if (gguf.metadata.has(`${architecture}.rope.dimension_sections`)) {
+    throw unsupported(gguf, 'a rotation in sections, for positions in images,', 'models of text alone run');
+  }
   // The key of a factor in old files.
   const factor = scaling === 'none' ? 1 : positive('rope.scaling.factor', positive('rope.scale_linear', 1));
   const nCtxOrig = count('rope.scaling.original_context_length', nCtxTrain);

@@ -97,6 +97,12 @@ const CASES: readonly Case[] = [
   ]),
   ['unknown RoPE scaling', 'UNSUPPORTED_FEATURE', /"dynamic"/, ['llama.rope.scaling.type', text('dynamic')]],
   [
+    'a rotation in sections',
+    'UNSUPPORTED_FEATURE',
+    /sections.*models of text alone run/,
+    ['llama.rope.dimension_sections', f32s([8, 8, 0, 0])],
+  ],
+  [
     'YaRN of a context of 0',
     'GGUF_INVALID',
     /original_context_length/,
