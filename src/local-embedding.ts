@@ -18,7 +18,7 @@ export interface EmbeddingModel {
   readonly nEmbd: number;
   /** Starts a sequence and sees to it that the engine runs. */
   start(request: EngineRequest): Sequence;
-  /** Lets the event loop have a turn. */
+  /** Lets the event loop have a turn. @throws {SmallMindError} MODEL_CLOSED when that closed the model */
   pause(): Promise<void>;
 }
 

@@ -8,7 +8,7 @@ import { ReferenceExecutor } from './backend/reference/executor.ts';
 import { WasmExecutor } from './backend/wasm/executor.ts';
 import type { ByteSource } from './base/byte-source.ts';
 import type { DType } from './base/dtype.ts';
-import { OptionError, SmallMindError, UnsupportedError } from './base/errors.ts';
+import { OptionError, SmallMindError, UnsupportedError, closedError } from './base/errors.ts';
 import { ChatFormat, readTemplates } from './chat/format.ts';
 import type { FormatRequest } from './chat/format.ts';
 import type { ChatPrompt } from './chat/prompt.ts';
@@ -173,7 +173,11 @@ export class LocalModel implements ModelHost {
     const { nEmbd } = this.#parameters;
     const { engine, tokenizer } = this;
     const start = (request: EngineRequest): Sequence => this.#start(request);
-    const model = { engine, tokenizer, nEmbd, start, pause: () => platform.yieldToEvents() };
+    const pause = async (): Promise<void> => {
+      await platform.yieldToEvents();
+      this.#requireOpen();
+    };
+    const model = { engine, tokenizer, nEmbd, start, pause };
     return new LocalEmbedding(model, texts, options, pooling);
   }
 
@@ -266,8 +270,6 @@ function allocateRows(nRows: number, nVocab: number): Float32Array {
     throw new SmallMindError('OUT_OF_MEMORY', message, { nRows, nVocab }, { cause: error });
   }
 }
-
-const closedError = (): SmallMindError => new SmallMindError('MODEL_CLOSED', 'the model is closed; load it again');
 
 /** What is made of a file's head, before any weight is read. */
 export interface PreparedModel extends ProgramSet {

@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { cosineSimilarity, loadModel } from '../../src/index.ts';
 import type { EmbedOptions, LoadOptions, Model } from '../../src/index.ts';
 import { randomDecoderGguf } from '../random-decoder.ts';
@@ -73,7 +74,7 @@ for (const thread of THREADS) {
       const texts = Array.from({ length: 3000 }, (_, i) => `${i} ${'a '.repeat(50)}`);
       const controller = new AbortController();
       const running = model.embed(texts, { signal: controller.signal });
-      setTimeout(() => controller.abort(new Error('enough')), 30);
+      void setTimeout(30).then(() => controller.abort(new Error('enough')));
       await assert.rejects(running, /^Error: enough$/);
       await assert.rejects(model.embed('a', { signal: AbortSignal.abort(new Error('before')) }), /before/);
       assert.equal((await model.embed('a')).data.length, 1);
@@ -216,13 +217,24 @@ test('the context may be smaller than was learned, but not larger', async () => 
   await assert.rejects(loadModel(bert(), { ...STRICT, nCtx: 65 }), { code: 'INVALID_OPTION', message: /at most 64/ });
 });
 
-test('a model that is closed meanwhile ends the texts that wait', async () => {
-  const model = await loadModel(smallModel(), STRICT);
-  const running = model.embed(Array.from({ length: 500 }, () => 'a '.repeat(N_CTX / 4)));
-  await model.close();
-  await assert.rejects(running, { code: 'MODEL_CLOSED' });
-  await assert.rejects(model.embed('a'), { code: 'MODEL_CLOSED' });
-});
+for (const thread of THREADS) {
+  test(`a model that is closed meanwhile ends the texts that wait, in thread: ${thread}`, async () => {
+    // While texts become tokens, and while they are evaluated.
+    for (const waitMs of [0, 50]) {
+      const model = await loadModel(smallModel(), { ...STRICT, thread });
+      const running = model.embed(Array.from({ length: 2000 }, () => 'a '.repeat(N_CTX / 4)));
+      running.catch(() => {});
+      await setTimeout(waitMs);
+      await model.close();
+      const ended = await Promise.race([
+        running.catch((error) => error.code),
+        setTimeout(5000, 'never', { ref: false }),
+      ]);
+      assert.equal(ended, 'MODEL_CLOSED');
+      await assert.rejects(model.embed('a'), { code: 'MODEL_CLOSED' });
+    }
+  });
+}
 
 test('cosine similarity is 1, 0 and -1 for the same, a right angle and the opposite, and 0 beside nothing', () => {
   assert.equal(cosineSimilarity([3, 4], [6, 8]), 1);
