@@ -62,7 +62,7 @@ export function defineEmbed(command: Command, context: CommandContext): void {
   command
     .argument('<model>', 'a model file in GGUF format, or its URL')
     .argument('[texts...]', 'the texts (default: the lines of --file, or of what is piped in)')
-    .option('--file <FILE>', 'a file with a text on each line')
+    .option('--file <FILE>', 'a file with a text on each line, ended by LF or CRLF')
     .option('--json', 'print one JSON object for each text: index, embedding, promptTokens, isTruncated')
     .addHelpText('after', EXAMPLES)
     .action((path: string, texts: string[], options: EmbedCommandOptions) => embed(path, texts, options, context));
