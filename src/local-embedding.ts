@@ -125,7 +125,7 @@ export class LocalEmbedding {
   #finish(index: number, pool: Pool): void {
     try {
       const { ids, isTruncated } = this.#texts[index]!;
-      const embedding = pool.vector(this.#options.normalize);
+      const embedding = pool.vector(this.#options.normalize, index);
       this.#data[index] = { index, embedding, promptTokens: ids.length, isTruncated };
       this.#nDone++;
     } catch (error) {
@@ -166,14 +166,16 @@ class Pool {
     for (let i = 0; i < row.length; i++) this.#sums[i]! += row[i]!;
   }
 
-  /** @throws {SmallMindError} NUMERIC */
-  vector(isNormalised: boolean): Float32Array {
+  /** @throws {SmallMindError} NUMERIC that names the text */
+  vector(isNormalised: boolean, text: number): Float32Array {
     const mean = this.#sums.map((sum) => sum / this.#nAdded);
     const length = Math.sqrt(mean.reduce((sum, x) => sum + x * x, 0));
     if (!Number.isFinite(length)) {
       throw new SmallMindError(
         'NUMERIC',
-        'the embedding has a NaN or an infinity: the weights are damaged, or too large',
+        `the vector of "texts[${text}]" is not finite; the file's weights are broken (get it again) or too large for ` +
+          "this arithmetic (load with activations: 'f32' and kvType: 'F32')",
+        { text },
       );
     }
     return Float32Array.from(isNormalised && length > 0 ? mean.map((x) => x / length) : mean);

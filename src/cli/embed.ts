@@ -5,7 +5,7 @@ import { createReadStream } from 'node:fs';
 import type { Readable } from 'node:stream';
 import { styleText } from 'node:util';
 import type { Command } from 'commander';
-import type { EmbedOptions, EmbeddingResult, LoadOptions, Model } from '../index.ts';
+import type { EmbedOptions, EmbeddingResult, ErrorCode, LoadOptions, Model } from '../index.ts';
 import { resolveEmbedOptions, resolveLoadOptions } from '../options.ts';
 import { readError } from './files.ts';
 import { LOAD_FLAGS } from './flags.ts';
@@ -113,13 +113,17 @@ async function embedGroup(model: Model, group: readonly string[], nBefore: numbe
     if (!(error instanceof SmallMindError)) throw error;
     const { text: index, promptTokens, nCtx } = error.details;
     if (typeof index !== 'number') throw error;
-    const problem =
-      error.code === 'CONTEXT_FULL'
-        ? `has ${promptTokens} tokens, the context holds ${nCtx}; ` +
-          'shorten it, give a larger --ctx if the model has learned more, or cut it with --truncate'
-        : 'has no tokens, and this model puts none around it; leave it out';
+    const problems: Partial<Record<ErrorCode, string>> = {
+      CONTEXT_FULL:
+        `has ${promptTokens} tokens, the context holds ${nCtx}; ` +
+        'shorten it, give a larger --ctx if the model has learned more, or cut it with --truncate',
+      INVALID_OPTION: 'has no tokens, and this model puts none around it; leave it out',
+      NUMERIC:
+        "has a vector that is not finite; the file's weights are broken (get it again) or too large for this " +
+        'arithmetic (try --activations f32 --kv-type f32)',
+    };
     const text = `text ${nBefore + index + 1} ("${cut(oneLine(group[index]!), 30)}")`;
-    throw new SmallMindError(error.code, `${text} ${problem}`, error.details, { cause: error });
+    throw new SmallMindError(error.code, `${text} ${problems[error.code]}`, error.details, { cause: error });
   }
 }
 

@@ -236,6 +236,20 @@ describe('weights that are no numbers are refused by the name of their tensor', 
   });
 });
 
+test('a vector that is not finite fails with NUMERIC, and the model goes on', async () => {
+  const huge = Uint8Array.from([0, 0, 0x7f, 0x7f]);
+  const file = await editedModel((content) => {
+    for (let i = 0; i < 256; i++) setBytes(content, 'output_norm.weight', 4 * i, [...huge]);
+  });
+  await using model = await loadModel(file, INLINE);
+  for (const pooling of ['mean', 'last'] as const) {
+    await assert.rejects(model.embed(['1', '2'], { pooling }), {
+      code: 'NUMERIC',
+      message: /vector of "texts\[0\]" is not finite.*weights are broken.*or too large/,
+    });
+  }
+});
+
 test('a refused file is closed', { skip: process.platform !== 'linux' && 'lists open files by /proc' }, async () => {
   const openFiles = (): string[] =>
     readdirSync('/proc/self/fd').flatMap((fd) => {
