@@ -20,7 +20,9 @@ import { openHere } from './source.ts';
 export interface MemoryNeeds {
   /** Context in tokens that this is for, prompt and answer together. */
   readonly nCtx: number;
+  /** As they are packed for the kernels. */
   readonly weightsBytes: number;
+  /** The key-value cache. */
   readonly kvBytes: number;
   /** Constants: tables that are computed once. */
   readonly constantsBytes: number;
@@ -51,11 +53,13 @@ export interface MemoryEstimate {
   readonly source: string;
   /** Context that the model was trained for, in tokens. */
   readonly nCtxTrain: number;
+  /** Threads that would compute. */
   readonly nThreads: number;
   /** Memory of this machine, or of its container. A model that needs more is refused. Absent where unknown. */
   readonly machineBytes?: number;
   /** What a model may take to fit: nine tenths of the memory that is free now. Absent where unknown. */
   readonly fittingBytes?: number;
+  /** One for each type of the key-value cache, or the one that was asked for. */
   readonly caches: readonly CacheEstimate[];
 }
 

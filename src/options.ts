@@ -52,9 +52,12 @@ export interface LoadOptions {
    * for that fits into free memory. Default: what the model was trained for, at most 4096.
    */
   nCtx?: number | 'fit';
-  /** Texts that can be generated at the same time, each with its own context, 1..64; further ones wait. Default 1. */
+  /**
+   * Texts that can be generated or embedded at the same time, each with its own context, 1..64; further ones wait.
+   * Encoders evaluate 32 at least. Default 1.
+   */
   parallel?: number;
-  /** Prompt tokens evaluated in one step, 1..4096. Default 128. */
+  /** Prompt tokens evaluated in one step, 1..4096; encoders evaluate a whole text at least. Default 128. */
   prefillChunk?: number;
   /** Kernel set. `strict` gives the same bits on every machine and with any number of threads. Default `auto`. */
   kernels?: Kernels;
@@ -497,7 +500,7 @@ export function resolveEmbedOptions(options: EmbedOptions): ResolvedEmbedOptions
   requireSignal(options.signal);
   const { pooling } = options;
   return {
-    pooling: pooling === undefined ? undefined : choice<Pooling>('pooling', pooling, 'mean', POOLINGS),
+    pooling: pooling === undefined ? undefined : choice('pooling', pooling, pooling, POOLINGS),
     normalize: boolean('normalize', options.normalize, true),
     truncate: boolean('truncate', options.truncate, false),
     ...resolveEncodeOptions(options),
