@@ -5,7 +5,7 @@ import { platform } from '#platform';
 import { distinctLeaves, leafBytes } from './backend/wasm/memory.ts';
 import { kernelsOf } from './backend/wasm/kernels/table.ts';
 import { SmallMindError } from './base/errors.ts';
-import { buildPrograms, fittingBytes, largestContext, planLoading } from './context-size.ts';
+import { buildPrograms, contextMax, fittingBytes, largestContext, planLoading } from './context-size.ts';
 import { KV_DTYPES } from './graph/step.ts';
 import type { KvDtype, ProgramLimits } from './graph/step.ts';
 import type { Graph, Tensor } from './graph/tensor.ts';
@@ -67,8 +67,8 @@ export interface MemoryEstimate {
 const CONTEXTS = [2048, 8192, 32768];
 
 /**
- * The memory that a model would need here, with contexts of 2048, 8192 and 32768 tokens and of what it was trained for,
- * and with each type of the key-value cache. No weight is read and no memory taken.
+ * The memory that a model would need here, with contexts of 2048, 8192 and 32768 tokens and of what it was trained for
+ * (at most 1048576), and with each type of the key-value cache. No weight is read and no memory taken.
  * @param options  those that the model would be loaded with; a number as `nCtx` leaves that context only, and `kvType`
  *   that type
  * @throws {GgufError}, {UnsupportedError}, {ShapeError} for a file that cannot run here, {SmallMindError}
@@ -87,7 +87,8 @@ export async function estimateMemory(source: ModelSource, options: LoadOptions =
     opened = gguf.source;
     const { definition, nThreads } = await prepareModel(gguf, { ...resolved, nCtx: undefined });
     const { nCtxTrain } = definition.hyperParameters;
-    const sizes = typeof nCtx === 'number' ? [nCtx] : [...CONTEXTS.filter((size) => size < nCtxTrain), nCtxTrain];
+    const nCtxMax = contextMax(definition);
+    const sizes = typeof nCtx === 'number' ? [nCtx] : [...CONTEXTS.filter((size) => size < nCtxMax), nCtxMax];
     const kvTypes = options.kvType === undefined ? KV_DTYPES : [options.kvType];
     const machineBytes = platform.memoryBytes();
     const limitBytes = fittingBytes();

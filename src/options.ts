@@ -48,8 +48,8 @@ export interface LoadOptions {
    */
   threads?: number;
   /**
-   * Context in tokens, prompt and answer together, 1..1048576, or `fit`: the largest up to what the model was trained
-   * for that fits into free memory. Default: what the model was trained for, at most 4096.
+   * Context in tokens, prompt and answer together, 1..1048576, or `fit`: the largest of these up to what the model was
+   * trained for that fits into free memory. Default: what the model was trained for, at most 4096.
    */
   nCtx?: number | 'fit';
   /**
@@ -71,6 +71,8 @@ export interface LoadOptions {
   signal?: AbortSignal;
 }
 
+/** Tokens that a context may have. */
+export const N_CTX_MAX = 2 ** 20;
 const N_STOP_MAX = 16;
 /** As in OpenAI's API. */
 const BIAS_MAX = 100;
@@ -406,7 +408,7 @@ export function resolveLoadOptions(options: LoadOptions): ResolvedLoadOptions {
   choice('thread', options.thread, 'worker', ['worker', 'inline']);
   return {
     threads: integer('threads', options.threads, undefined, 1, 64),
-    nCtx: options.nCtx === 'fit' ? 'fit' : integer('nCtx', options.nCtx, undefined, 1, 2 ** 20),
+    nCtx: options.nCtx === 'fit' ? 'fit' : integer('nCtx', options.nCtx, undefined, 1, N_CTX_MAX),
     parallel: integer('parallel', options.parallel, 1, 1, 64),
     prefillChunk: integer('prefillChunk', options.prefillChunk, 128, 1, 4096),
     kernels: choice('kernels', options.kernels, 'auto', ['auto', 'relaxed', 'simd', 'strict', 'reference']),
@@ -423,7 +425,7 @@ export function resolveGenerateOptions(options: GenerateOptions): ResolvedGenera
   requireTokens('stopTokens', stopTokens);
   requireTokens('bannedTokens', bannedTokens);
   const contextFull = choice('contextFull', options.contextFull, 'stop', ['stop', 'shift']);
-  const contextKeep = integer('contextKeep', options.contextKeep, 1, 0, 2 ** 20);
+  const contextKeep = integer('contextKeep', options.contextKeep, 1, 0, N_CTX_MAX);
   return {
     sampler: resolveSamplerOptions(options),
     logitChanges: {

@@ -75,6 +75,14 @@ test('a context beyond what WebAssembly can hold has its numbers all the same, a
   assert.equal(fits, false);
 });
 
+test('no context is chosen that could not be asked for, whatever a file says that the model was trained for', async (t) => {
+  t.mock.method(process, 'availableMemory', () => 2 ** 40);
+  const bytes = smallModel({ nCtx: 2 ** 31 });
+  const { caches, nCtxTrain } = await estimateMemory(bytes, { ...OPTIONS, kvType: 'F16' });
+  assert.deepEqual([caches[0]!.contexts.at(-1)!.nCtx, caches[0]!.nCtxFit, nCtxTrain], [2 ** 20, 2 ** 20, 2 ** 31]);
+  assert.equal((await inspectModel(bytes, { ...OPTIONS, nCtx: 'fit' })).memory!.nCtx, 2 ** 20);
+});
+
 test('with room enough it is what the model was trained for; with none it is an error', async (t) => {
   await using model = await loadModel(smallModel({ nCtx: 1000 }), { ...OPTIONS, nCtx: 'fit' });
   assert.equal(model.info.nCtx, 1000);

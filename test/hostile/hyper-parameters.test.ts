@@ -56,6 +56,7 @@ const CASES: readonly Case[] = [
       [`${name} of Infinity`, 'GGUF_INVALID', named, [key, f32(Infinity)]],
       [`${name} as text`, 'GGUF_INVALID', named, [key, text('4')]],
       [`${name} of 2^63`, 'GGUF_INVALID', named, [key, u64(2n ** 63n)]],
+      [`${name} of 1e30`, 'GGUF_INVALID', named, [key, f32(1e30)]],
     ];
     if (name !== 'attention.head_count_kv') cases.push([`no ${name}`, 'GGUF_MISSING', named, [key, undefined]]);
     return cases;
