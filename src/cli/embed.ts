@@ -11,7 +11,7 @@ import { readError } from './files.ts';
 import { LOAD_FLAGS } from './flags.ts';
 import { describeModel, openModel } from './open-model.ts';
 import type { CommandContext } from './program.ts';
-import { cut, formatColumns, formatCount, oneLine } from './text.ts';
+import { cut, formatColumns, formatCount, oneLine, widthOf } from './text.ts';
 import { UsageError, addFlags, checkFlags, readFlags } from './usage.ts';
 import type { Flag } from './usage.ts';
 
@@ -216,7 +216,7 @@ class ComparisonOutput implements Output {
     });
     const head = isTable ? ['', ...vectors.map((_, i) => String(i + 1)), 'text'] : ['', 'most like', '', 'text'];
     const right = head.map((_, i) => i).slice(0, -1);
-    const width = process.stdout.columns ?? 100;
+    const width = widthOf(process.stdout);
     await write(
       `${formatColumns([head, ...rows], right)
         .map((line) => cut(line, width))

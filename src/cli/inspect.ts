@@ -6,7 +6,7 @@ import type { LoadOptions, MemoryEstimate, MetadataField, MetadataValue, ModelFi
 import { resolveLoadOptions } from '../options.ts';
 import { CONTEXT_FLAG, FIT_FLAG, KV_TYPE_FLAG } from './flags.ts';
 import type { CommandContext } from './program.ts';
-import { cut, formatBytes, formatColumns, formatCount, oneLine, wrap } from './text.ts';
+import { cut, formatBytes, formatColumns, formatCount, oneLine, widthOf, wrap } from './text.ts';
 import { addFlags, checkFlags, inFlags, readFlags } from './usage.ts';
 
 const EXAMPLES = `
@@ -47,7 +47,7 @@ type Look<T> = (path: string, options: LoadOptions) => Promise<T>;
 const NAME_WIDTH_MAX = 40;
 
 function describe(info: ModelFileInfo): string[] {
-  const width = process.stdout.columns ?? 80;
+  const width = widthOf(process.stdout);
   const heading = (text: string): string => styleText('bold', text);
   return [
     ...describeSummary(info, width),
@@ -114,7 +114,7 @@ function describeTensors({ tensors }: ModelFileInfo): string[] {
 }
 
 function describeEstimate({ caches, nCtxTrain, nThreads, machineBytes, fittingBytes }: MemoryEstimate): string[] {
-  const width = process.stdout.columns ?? 80;
+  const width = widthOf(process.stdout);
   const rows = caches.flatMap(({ kvType, contexts }) =>
     contexts.map(({ nCtx, weightsBytes, kvBytes, constantsBytes, workBytes, totalBytes, fits }) => [
       kvType,
