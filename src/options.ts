@@ -514,8 +514,8 @@ export function requireTexts(value: unknown): void {
   if (typeof value === 'string') return;
   if (!Array.isArray(value)) refuse('texts', 'a text or an array of texts', value);
   for (const [i, item] of value.entries()) {
-    const isIds = Array.isArray(item) && item.every((id) => Number.isInteger(id) && id >= 0);
-    if (typeof item !== 'string' && !isIds) refuse(`texts[${i}]`, 'a text, or an array of token ids', item);
+    if (Array.isArray(item)) requireTokens(`texts[${i}]`, item);
+    else if (typeof item !== 'string') refuse(`texts[${i}]`, 'a text, or an array of token ids', item);
   }
 }
 

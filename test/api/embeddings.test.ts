@@ -111,7 +111,7 @@ for (const thread of THREADS) {
       for (const [texts, options, message] of [
         [7, {}, /"texts" expected a text or an array of texts/],
         [['a', 7], {}, /"texts\[1\]" expected a text, or an array of token ids/],
-        [['a', [1, -1]], {}, /"texts\[1\]"/],
+        [['a', [1, -1]], {}, /"texts\[1\]\[1\]" expected a token id, an integer from 0 on, got -1/],
         [[[]], {}, /"texts\[0\]" is empty/],
         ['a', { pooling: 'max' }, /"pooling" expected one of mean, cls, last, got "max"/],
         ['a', { normalize: 1 }, /"normalize"/],
