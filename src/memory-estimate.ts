@@ -69,8 +69,8 @@ const CONTEXTS = [2048, 8192, 32768];
 /**
  * The memory that a model would need here, with contexts of 2048, 8192 and 32768 tokens and of what it was trained for
  * (at most 1048576), and with each type of the key-value cache. No weight is read and no memory taken.
- * @param options  those that the model would be loaded with; a number as `nCtx` leaves that context only, and `kvType`
- *   that type
+ * @param options  those that the model would be loaded with; a number as `nCtx` leaves that context only, `fit` the
+ *   largest that fits, and `kvType` that type
  * @throws {GgufError}, {UnsupportedError}, {ShapeError} for a file that cannot run here, {SmallMindError}
  *   FILE_NOT_FOUND, FILE_UNREADABLE, {OptionError} for a bad option, and for more context than the model has positions
  * @example
@@ -88,7 +88,9 @@ export async function estimateMemory(source: ModelSource, options: LoadOptions =
     const { definition, nThreads } = await prepareModel(gguf, { ...resolved, nCtx: undefined });
     const { nCtxTrain } = definition.hyperParameters;
     const nCtxMax = contextMax(definition);
-    const sizes = typeof nCtx === 'number' ? [nCtx] : [...CONTEXTS.filter((size) => size < nCtxMax), nCtxMax];
+    const all = [...CONTEXTS.filter((size) => size < nCtxMax), nCtxMax];
+    const sizesFor = (nCtxFit: number): readonly number[] =>
+      nCtx === undefined ? all : nCtx !== 'fit' ? [nCtx] : nCtxFit > 0 ? [nCtxFit] : [];
     const kvTypes = options.kvType === undefined ? KV_DTYPES : [options.kvType];
     const machineBytes = platform.memoryBytes();
     const limitBytes = fittingBytes();
@@ -99,7 +101,7 @@ export async function estimateMemory(source: ModelSource, options: LoadOptions =
       nThreads,
       ...(machineBytes !== undefined && { machineBytes }),
       ...(limitBytes < Infinity && { fittingBytes: limitBytes }),
-      caches: kvTypes.map((kvType) => estimateCache(definition, { ...loading, kvType }, sizes, limitBytes)),
+      caches: kvTypes.map((kvType) => estimateCache(definition, { ...loading, kvType }, sizesFor, limitBytes)),
     };
   } finally {
     await opened.close();
@@ -109,17 +111,18 @@ export async function estimateMemory(source: ModelSource, options: LoadOptions =
 function estimateCache(
   definition: ModelDefinition,
   options: ResolvedLoadOptions & { readonly threads: number },
-  sizes: readonly number[],
+  sizesFor: (nCtxFit: number) => readonly number[],
   limitBytes: number,
 ): CacheEstimate {
   const { kvType } = options;
   try {
-    const contexts = sizes.map((nCtx) => {
+    const nCtxFit = largestContext(definition, options, limitBytes) ?? 0;
+    const contexts = sizesFor(nCtxFit).map((nCtx) => {
       const { graphs, limits } = buildPrograms(definition, options, nCtx);
       const { error, ...needs } = memoryNeeds(graphs, limits, options, options.threads);
       return { ...needs, fits: !error && needs.totalBytes <= limitBytes };
     });
-    return { kvType, contexts, nCtxFit: largestContext(definition, options, limitBytes) ?? 0 };
+    return { kvType, contexts, nCtxFit };
   } catch (error) {
     // An option that no model like this takes is no matter of the type.
     const isOfType = error instanceof SmallMindError && error.code !== 'INTERNAL' && error.code !== 'INVALID_OPTION';

@@ -64,6 +64,11 @@ test('estimateMemory tells what each context takes with each type of the cache, 
     const { memory } = await inspectModel(MODEL, { ...OPTIONS, kvType, nCtx: 'fit' });
     assert.equal(nCtxFit, memory?.nCtx ?? 0);
   }
+  const fitting = (await estimateMemory(MODEL, { ...OPTIONS, nCtx: 'fit' })).caches;
+  assert.deepEqual(
+    fitting.map(({ contexts }) => contexts.map(({ nCtx, fits }) => [nCtx, fits])),
+    estimate.caches.map(({ nCtxFit, problem }) => (problem === undefined ? [[nCtxFit, true]] : [])),
+  );
   const [only, ...others] = (await estimateMemory(MODEL, { ...OPTIONS, nCtx: 100, kvType: 'F32' })).caches;
   assert.deepEqual([only!.kvType, only!.contexts.map(({ nCtx }) => nCtx), others], ['F32', [100], []]);
 });
