@@ -4,7 +4,7 @@ import { decoder } from './decoder.ts';
 import type { Differences } from './decoder.ts';
 import { unsupported, windowed } from './parameters.ts';
 
-const common: Differences = { norm: 'layer', parallel: 'shared' };
+const common: Differences = { norm: 'layer', hasNormBias: false, parallel: 'shared' };
 
 /** Command R. */
 export const commandR = decoder((_p, { nonNegative }, gguf) => {

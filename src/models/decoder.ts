@@ -21,8 +21,10 @@ import type { TransformerParameters } from './parameters.ts';
 
 /** All have defaults: llama's. */
 export interface Differences {
-  /** LayerNorm has biases, and a key of its own for its epsilon. Default RMSNorm. */
+  /** LayerNorm has a key of its own for its epsilon. Default RMSNorm. */
   readonly norm?: 'rms' | 'layer';
+  /** Whether LayerNorm has biases. Default true. */
+  readonly hasNormBias?: boolean;
   /** Where norms are: before attention and the feed-forward part, behind them, or both. Default `before`. */
   readonly norms?: 'before' | 'behind' | 'both';
   /** The feed-forward part reads what attention reads (`shared`), or with a norm of its own. Default: after it. */
@@ -119,7 +121,7 @@ function buildDecoder(
   const { norms = 'before', isGated = true } = d;
   const Norm = d.norm === 'layer' ? LayerNorm : RMSNorm;
   const norm = (x: Tensor, weight: string, name: string): Tensor =>
-    new Norm(weights.scope(weight), p.nEmbd, d.normEps).forward(x, name);
+    new Norm(weights.scope(weight), p.nEmbd, d.normEps, d.hasNormBias).forward(x, name);
   const scaled = (x: Tensor, factor: number | undefined, name: string): Tensor =>
     factor === undefined || factor === 1 ? x : graph.apply('scale', [x], { factor }, name);
   const rope = { pairing: 'interleaved', ...(d.pairing && { pairing: d.pairing }), ...ropeFor(limits.nCtx) } as const;
