@@ -89,7 +89,7 @@ async function embed(path: string, texts: string[], options: EmbedCommandOptions
   const output = options.json ? new JsonOutput() : new ComparisonOutput();
   const progress = new Progress(texts.length > 0 ? texts.length : undefined);
   try {
-    for await (const group of groupsOf(texts.length > 0 ? texts : linesOf(options.file, signal))) {
+    for await (const group of groupsOf(texts.length > 0 ? [texts] : linesOf(options.file, signal))) {
       const result = await embedGroup(model, group, progress.nTexts, { ...embedOptions, signal });
       progress.erase();
       await output.add(group, result, progress.nTexts);
@@ -105,7 +105,7 @@ async function embed(path: string, texts: string[], options: EmbedCommandOptions
 }
 
 /** @throws {SmallMindError} that speaks of texts as they were given, and in terms of flags */
-async function embedGroup(model: Model, group: readonly string[], nBefore: number, options: EmbedOptions) {
+async function embedGroup(model: Model, group: Texts, nBefore: number, options: EmbedOptions) {
   try {
     return await model.embed(group, options);
   } catch (error) {
@@ -127,18 +127,19 @@ async function embedGroup(model: Model, group: readonly string[], nBefore: numbe
   }
 }
 
-async function* groupsOf(texts: Iterable<string> | AsyncIterable<string>): AsyncGenerator<string[]> {
-  let group: string[] = [];
-  for await (const text of texts) {
-    if (group.push(text) < GROUP_TEXTS) continue;
-    yield group;
-    group = [];
+type Texts = readonly string[];
+
+async function* groupsOf(parts: Iterable<Texts> | AsyncIterable<Texts>): AsyncGenerator<Texts> {
+  for await (const texts of parts) {
+    for (let i = 0; i < texts.length; i += GROUP_TEXTS) yield texts.slice(i, i + GROUP_TEXTS);
   }
-  if (group.length > 0) yield group;
 }
 
-/** The lines of a file, or of stdin. @throws {FileError}, or the signal's reason */
-async function* linesOf(path: string | undefined, signal: AbortSignal): AsyncGenerator<string> {
+/**
+ * The lines of a file, or of stdin, as they come: who writes one there and waits gets its vector.
+ * @throws {FileError}, or the signal's reason
+ */
+async function* linesOf(path: string | undefined, signal: AbortSignal): AsyncGenerator<Texts> {
   const input: Readable = path === undefined ? process.stdin : createReadStream(path);
   const abort = (): void => void input.destroy(signal.reason as Error);
   signal.addEventListener('abort', abort, { once: true });
@@ -149,7 +150,7 @@ async function* linesOf(path: string | undefined, signal: AbortSignal): AsyncGen
       const lines = utf8.decode(bytes as Uint8Array, { stream: true }).split('\n');
       lines[0] = rest + lines[0]!;
       rest = lines.pop()!;
-      yield* lines.map(withoutReturn);
+      yield lines.map(withoutReturn);
     }
   } catch (error) {
     signal.throwIfAborted();
@@ -158,7 +159,7 @@ async function* linesOf(path: string | undefined, signal: AbortSignal): AsyncGen
     signal.removeEventListener('abort', abort);
   }
   rest += utf8.decode();
-  if (rest !== '') yield withoutReturn(rest);
+  if (rest !== '') yield [withoutReturn(rest)];
 }
 
 /** Lines end with LF or CRLF and nothing else, as programs count them that read what is printed beside the texts. */
@@ -167,7 +168,7 @@ const withoutReturn = (line: string): string => (line.endsWith('\r') ? line.slic
 /** What becomes of the vectors. */
 interface Output {
   /** @param nBefore  texts of earlier groups */
-  add(texts: readonly string[], result: EmbeddingResult, nBefore: number): Promise<void>;
+  add(texts: Texts, result: EmbeddingResult, nBefore: number): Promise<void>;
   end(): Promise<void>;
 }
 
@@ -180,7 +181,7 @@ function write(text: string): Promise<void> {
 const shorten = (x: number): number => Number(x.toPrecision(9));
 
 class JsonOutput implements Output {
-  async add(_: readonly string[], { data }: EmbeddingResult, nBefore: number): Promise<void> {
+  async add(_: Texts, { data }: EmbeddingResult, nBefore: number): Promise<void> {
     const lines = data.map(({ index, embedding, ...rest }) =>
       JSON.stringify({ index: nBefore + index, embedding: Array.from(embedding, shorten), ...rest }),
     );
@@ -194,7 +195,7 @@ class ComparisonOutput implements Output {
   readonly #texts: string[] = [];
   readonly #vectors: Float32Array[] = [];
 
-  async add(texts: readonly string[], { data }: EmbeddingResult): Promise<void> {
+  async add(texts: Texts, { data }: EmbeddingResult): Promise<void> {
     this.#texts.push(...texts);
     this.#vectors.push(...data.map(({ embedding }) => embedding));
     if (this.#texts.length <= COMPARED_TEXTS_MAX) return;
