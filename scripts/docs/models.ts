@@ -281,6 +281,7 @@ async function refusalOf(attempt: () => unknown): Promise<string> {
   throw new Error('nothing was refused');
 }
 
+const LIMITS = { nTokensMax: 1, nOutputMax: 1, nSeqMax: 1, nCtx: 32, nKvBlock: 1, kvDtype: 'F32' } as const;
 type Change = readonly [key: string, value: MetadataEntry];
 
 /** Of a file that is like others of its architecture, but for metadata or a tensor. */
@@ -294,7 +295,7 @@ function variantRefusal(kind: string, change: Change | undefined, tensor?: strin
     const metadata = new Metadata(new Map([...gguf.metadata.entries(), ...(change ? [change] : [])]));
     const tensors = new Map(gguf.tensors);
     if (tensor !== undefined) tensors.set(tensor, { ...[...tensors.values()][0]!, name: tensor });
-    return defineModel({ ...gguf, metadata, tensors });
+    return (await defineModel({ ...gguf, metadata, tensors })).buildGraph(LIMITS, 'hidden');
   });
 }
 

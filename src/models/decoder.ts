@@ -68,9 +68,6 @@ export function decoder(differencesOf: DifferencesOf = () => ({})): Architecture
     const differences = differencesOf(p, p.read, file);
     const gguf = splitFused(file, p, differences);
     const experts = expertsOf(gguf, p, differences);
-    if (!p.hyperParameters.isCausal && differences.windowOf) {
-      throw unsupported(file, 'a window of attention that is not causal', 'attention to all of a text is');
-    }
     const normEps = p.read.nonNegative(`attention.layer_norm_${differences.norm === 'layer' ? '' : 'rms_'}epsilon`);
     const definition: ModelDefinition = {
       hyperParameters: p.hyperParameters,
@@ -136,6 +133,10 @@ function buildDecoder(
       const normed = norms === 'before' ? part : norm(part, `${name}.${weight}`, `${name}.${kind}PostNorm`);
       return scaled(normed, d.residualScale, `${name}.${kind}Scaled`);
     };
+    const window = d.windowOf?.(layer);
+    if (window !== undefined && !p.isCausal) {
+      throw unsupported(gguf, 'a window of attention that is not causal', 'attention to all of a text is');
+    }
     const attention = new MultiHeadAttention(
       scope,
       {
@@ -145,7 +146,7 @@ function buildDecoder(
         scale: d.attentionScale,
         softcap: d.attentionSoftcap,
         hasSinks: d.hasSinks,
-        window: d.windowOf?.(layer),
+        window,
       },
       limits.nCtx,
     );

@@ -6,7 +6,7 @@ import { after, before, describe, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { cosineSimilarity, loadModel } from '../../src/index.ts';
 import type { EmbedOptions, LoadOptions, Model } from '../../src/index.ts';
-import { randomDecoderGguf } from '../random-decoder.ts';
+import { FILE_KINDS, randomDecoderGguf } from '../random-decoder.ts';
 import { CLS, ENCODER_KINDS, SEP, randomEncoderGguf } from '../random-encoder.ts';
 import type { EncoderShape } from '../random-encoder.ts';
 import { u32 } from '../random-model.ts';
@@ -195,11 +195,16 @@ test('how a file wants it pooled counts, and a way that is not supported is refu
 test('a decoder whose file says that it is not causal is an encoder', async () => {
   const metadata = { 'attention.causal': { type: 'bool', value: false }, pooling_type: u32(2) } as const;
   const shape = { ...SHAPE, dtype: 'F32', nHeadKv: 1, headDim: 32 } as const;
-  const bytes = randomDecoderGguf({ architecture: 'qwen2', metadata: () => metadata }, shape);
-  await using model = await loadModel(bytes, STRICT);
-  const embed = async (last: number) => (await vectors(model, [[BOS, 270, last]]))[0];
-  assert.notDeepEqual(await embed(280), await embed(281), 'the first token sees the last');
-  await assert.rejects(model.generate('a').result, { code: 'UNSUPPORTED_FEATURE' });
+  // The second has windows when it is deeper.
+  for (const kind of [{ architecture: 'qwen2' }, FILE_KINDS['exaone4']!]) {
+    const bytes = randomDecoderGguf({ ...kind, metadata: () => metadata }, shape);
+    await using model = await loadModel(bytes, STRICT);
+    const embed = async (last: number) => (await vectors(model, [[BOS, 270, last]]))[0];
+    assert.notDeepEqual(await embed(280), await embed(281), 'the first token sees the last');
+    await assert.rejects(model.generate('a').result, { code: 'UNSUPPORTED_FEATURE' });
+  }
+  const windowed = randomDecoderGguf({ ...FILE_KINDS['gemma2']!, metadata: () => metadata }, shape);
+  await assert.rejects(loadModel(windowed, STRICT), { code: 'UNSUPPORTED_FEATURE', message: /window .* not causal/ });
 });
 
 test('an encoder whose file says that it is causal is refused, since nobody has one', async () => {
