@@ -1,6 +1,7 @@
 // What decoders and encoders read from a file whatever their architecture: counts, heads, rotary positions.
 
 import { GgufError, UnsupportedError } from '../base/errors.ts';
+import { ANGLE_MAX, pow } from '../base/math.ts';
 import { readTensorBytes } from '../gguf/reader.ts';
 import type { Gguf } from '../gguf/reader.ts';
 import type { RopeConfig } from '../nn/rope.ts';
@@ -106,7 +107,21 @@ async function readRope(
     await read('rope_factors_short'),
     await read('rope_factors_long'),
   ];
-  return (nCtx) => ({ ...rope, freqFactors: all ?? (nCtx > nCtxOrig ? long : short) });
+  return (nCtx) => {
+    const config = { ...rope, freqFactors: all ?? (nCtx > nCtxOrig ? long : short) };
+    if (nCtx * turnMax(config) <= ANGLE_MAX) return config;
+    const keys = `"${architecture}.rope.freq_base", "…rope.scaling.factor" or the factors of frequencies`;
+    throw new GgufError(
+      'GGUF_INVALID',
+      `${gguf.source.name}: ${keys} turn positions too fast; convert the model again`,
+    );
+  };
+}
+
+/** Radians that a position turns any pair by, at most. */
+function turnMax({ nRot, freqBase, freqScale, freqFactors }: Omit<RopeConfig, 'pairing'>): number {
+  const least = freqFactors?.reduce((a, b) => Math.min(a, b), 1) ?? 1;
+  return (Math.max(1, freqScale) * Math.max(1, pow(freqBase, 2 / nRot - 1))) / least;
 }
 
 /** What Llama 3.1 and later, and Phi-3 for long contexts, divide each frequency by, where the file has it. */

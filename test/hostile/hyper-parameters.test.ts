@@ -96,6 +96,13 @@ const CASES: readonly Case[] = [
     ['llama.rope.scaling.type', text('linear')],
     ['llama.rope.scaling.factor', f32(factor)],
   ]),
+  ['a RoPE base of nearly nothing', 'GGUF_INVALID', /freq_base.*too fast/, ['llama.rope.freq_base', f32(1e-30)]],
+  [
+    'a RoPE factor of nearly nothing',
+    'GGUF_INVALID',
+    /scaling\.factor.*too fast/,
+    ['llama.rope.scaling.factor', f32(1e-30)],
+  ],
   ['unknown RoPE scaling', 'UNSUPPORTED_FEATURE', /"dynamic"/, ['llama.rope.scaling.type', text('dynamic')]],
   [
     'a rotation in sections',
