@@ -15,11 +15,12 @@ export interface DescribedFile {
   readonly window?: number;
 }
 
-const LIMITS = { nTokensMax: 1, nOutputMax: 1, nSeqMax: 1, nCtx: 32, nKvBlock: 1, kvDtype: 'F32' } as const;
+const LIMITS = { nTokensMax: 1, nOutputMax: 1, nSeqMax: 1, nKvBlock: 1, kvDtype: 'F32' } as const;
 
 export async function describeFile(bytes: Uint8Array): Promise<DescribedFile> {
   const { hyperParameters, buildGraph } = await defineModel(await readGguf(memorySource(bytes)));
-  const { nodes } = buildGraph(LIMITS, outputsOf(hyperParameters)[0]);
+  const limits = { ...LIMITS, nCtx: hyperParameters.nCtxTrain };
+  const { nodes } = buildGraph(limits, outputsOf(hyperParameters)[0]);
   const matrices = nodes.filter(({ op, shape }) => op === 'weight' && shape.length > 1);
   const windows = nodes.flatMap(({ op, params }) => (op === 'attention' && params['window'] ? [params['window']] : []));
   return {

@@ -12,6 +12,7 @@ import type { Graph } from './graph/tensor.ts';
 import type { ProgramOutput } from './engine/engine.ts';
 import { outputsOf } from './models/model.ts';
 import type { HyperParameters, ModelDefinition } from './models/model.ts';
+import { N_CTX_MAX } from './options.ts';
 import type { ResolvedLoadOptions } from './options.ts';
 
 /** Logits are kept for at most so many bytes of rows a step; long vocabularies get fewer rows. */
@@ -109,17 +110,21 @@ export function contextSizeOf(definition: ModelDefinition, options: ResolvedLoad
   );
 }
 
+/** Tokens of the largest context that is ever chosen for a model. */
+export const contextMax = ({ hyperParameters }: ModelDefinition): number =>
+  Math.min(hyperParameters.nCtxTrain, N_CTX_MAX);
+
 /** The largest context up to what the model was trained for that takes no more than `limitBytes`, if one does. */
 export function largestContext(
   definition: ModelDefinition,
   options: ResolvedLoadOptions,
   limitBytes: number,
 ): number | undefined {
-  const { nCtxTrain } = definition.hyperParameters;
+  const nCtxMax = contextMax(definition);
   const fits = (nCtx: number): boolean => neededBytes(definition, options, nCtx) <= limitBytes;
-  if (fits(nCtxTrain)) return nCtxTrain;
+  if (fits(nCtxMax)) return nCtxMax;
   // In blocks, of which the cache holds whole ones only: `low` fits, `high` does not.
-  let [low, high] = [0, Math.ceil(nCtxTrain / KV_BLOCK_SIZE)];
+  let [low, high] = [0, Math.ceil(nCtxMax / KV_BLOCK_SIZE)];
   while (high - low > 1) {
     const middle = Math.floor((low + high) / 2);
     if (fits(middle * KV_BLOCK_SIZE)) low = middle;

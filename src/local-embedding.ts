@@ -1,6 +1,7 @@
 // Embeddings made in this thread: texts become tokens, their last hidden states one vector a text. As many texts are
 // under way as the engine runs at a time; what waits is token ids, and a text that is done is its vector.
 
+import { requireIds } from './engine/engine.ts';
 import type { Engine } from './engine/engine.ts';
 import type { EngineRequest, Sequence } from './engine/sequence.ts';
 import { OptionError, SmallMindError } from './base/errors.ts';
@@ -17,7 +18,7 @@ export interface EmbeddingModel {
   readonly nEmbd: number;
   /** Starts a sequence and sees to it that the engine runs. */
   start(request: EngineRequest): Sequence;
-  /** Lets the event loop have a turn. */
+  /** Lets the event loop have a turn. @throws {SmallMindError} MODEL_CLOSED when that closed the model */
   pause(): Promise<void>;
 }
 
@@ -78,11 +79,12 @@ export class LocalEmbedding {
     return { data: this.#data, usage: { promptTokens, totalTokens: promptTokens }, pooling: this.#pooling };
   }
 
-  /** @throws {SmallMindError} CONTEXT_FULL, {OptionError} for a text without tokens */
+  /** @throws {SmallMindError} CONTEXT_FULL, {OptionError} for a text without tokens, or ids that there are not */
   #tokensOf(input: EmbeddingInput, index: number): Tokens {
     const { engine, tokenizer } = this.#model;
     const { nCtx } = engine.limits;
     const ids = typeof input === 'string' ? tokenizer.encode(input, this.#options) : input;
+    if (typeof input !== 'string') requireIds(ids, engine.nVocab, `"texts[${index}]": `);
     if (ids.length === 0) throw new OptionError(`"texts[${index}]" is empty: it has no tokens`, { text: index });
     if (ids.length <= nCtx) return { ids, isTruncated: false };
     if (this.#options.truncate) return { ids: truncate(ids, nCtx, tokenizer), isTruncated: true };
@@ -123,7 +125,7 @@ export class LocalEmbedding {
   #finish(index: number, pool: Pool): void {
     try {
       const { ids, isTruncated } = this.#texts[index]!;
-      const embedding = pool.vector(this.#options.normalize);
+      const embedding = pool.vector(this.#options.normalize, index);
       this.#data[index] = { index, embedding, promptTokens: ids.length, isTruncated };
       this.#nDone++;
     } catch (error) {
@@ -164,14 +166,16 @@ class Pool {
     for (let i = 0; i < row.length; i++) this.#sums[i]! += row[i]!;
   }
 
-  /** @throws {SmallMindError} NUMERIC */
-  vector(isNormalised: boolean): Float32Array {
+  /** @throws {SmallMindError} NUMERIC that names the text */
+  vector(isNormalised: boolean, text: number): Float32Array {
     const mean = this.#sums.map((sum) => sum / this.#nAdded);
     const length = Math.sqrt(mean.reduce((sum, x) => sum + x * x, 0));
     if (!Number.isFinite(length)) {
       throw new SmallMindError(
         'NUMERIC',
-        'the embedding has a NaN or an infinity: the weights are damaged, or too large',
+        `the vector of "texts[${text}]" is not finite; the file's weights are broken (get it again) or too large for ` +
+          "this arithmetic (load with activations: 'f32' and kvType: 'F32')",
+        { text },
       );
     }
     return Float32Array.from(isNormalised && length > 0 ? mean.map((x) => x / length) : mean);

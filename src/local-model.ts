@@ -8,7 +8,7 @@ import { ReferenceExecutor } from './backend/reference/executor.ts';
 import { WasmExecutor } from './backend/wasm/executor.ts';
 import type { ByteSource } from './base/byte-source.ts';
 import type { DType } from './base/dtype.ts';
-import { OptionError, SmallMindError, UnsupportedError } from './base/errors.ts';
+import { OptionError, SmallMindError, UnsupportedError, closedError } from './base/errors.ts';
 import { ChatFormat, readTemplates } from './chat/format.ts';
 import type { FormatRequest } from './chat/format.ts';
 import type { ChatPrompt } from './chat/prompt.ts';
@@ -125,7 +125,9 @@ export class LocalModel implements ModelHost {
       const created = await createExecutor(gguf, prepared, options, hooks);
       const executor = hooks.wrapExecutor?.(created) ?? created;
       const engine = new Engine(executor, limits, { ...definition.hyperParameters, outputs });
-      const info = describe(gguf, definition, executor, limits, performance.now() - startMs);
+      const { memoryBytes, nThreads: threads, description } = executor;
+      const loadMs = performance.now() - startMs;
+      const info = { ...prepared.info, memoryBytes, threads, executor: description, loadMs };
       return new LocalModel(info, prepared, executor, engine, hooks);
     } finally {
       await opened.close();
@@ -170,7 +172,11 @@ export class LocalModel implements ModelHost {
     const { nEmbd } = this.#parameters;
     const { engine, tokenizer } = this;
     const start = (request: EngineRequest): Sequence => this.#start(request);
-    const model = { engine, tokenizer, nEmbd, start, pause: () => platform.yieldToEvents() };
+    const pause = async (): Promise<void> => {
+      await platform.yieldToEvents();
+      this.#requireOpen();
+    };
+    const model = { engine, tokenizer, nEmbd, start, pause };
     return new LocalEmbedding(model, texts, options, pooling);
   }
 
@@ -264,15 +270,16 @@ function allocateRows(nRows: number, nVocab: number): Float32Array {
   }
 }
 
-const closedError = (): SmallMindError => new SmallMindError('MODEL_CLOSED', 'the model is closed; load it again');
-
 /** What is made of a file's head, before any weight is read. */
 export interface PreparedModel extends ProgramSet {
+  readonly info: HeadInfo;
   readonly definition: ModelDefinition;
   readonly tokenizer: Tokenizer;
   readonly format: ChatFormat;
   readonly nThreads: number;
 }
+
+type HeadInfo = Omit<ModelInfo, 'memoryBytes' | 'threads' | 'executor' | 'loadMs'>;
 
 /** @throws {GgufError}, {UnsupportedError}, {ShapeError} for a file that is damaged or cannot run here */
 export async function prepareModel(
@@ -289,7 +296,9 @@ export async function prepareModel(
   const programs = buildPrograms(definition, options, contextSizeOf(definition, options));
   const nThreads = options.threads ?? chooseThreads(weightBytesPerToken(programs.graphs[0]!)).threads;
   requireKernels(gguf, programs);
-  return { definition, tokenizer, format, nThreads, ...programs };
+  requireReaders(definition, programs);
+  const info = readInfo(gguf, definition, programs.limits);
+  return { info, definition, tokenizer, format, nThreads, ...programs };
 }
 
 function requireKernels(gguf: Gguf, { graphs }: ProgramSet): void {
@@ -302,6 +311,19 @@ function requireKernels(gguf: Gguf, { graphs }: ProgramSet): void {
       { tensor: name, dtype },
     );
   }
+}
+
+/** A tensor of a layer that no graph reads changes what the model gives, in a way that is not known here. */
+function requireReaders({ gguf, hyperParameters }: ModelDefinition, { graphs }: ProgramSet): void {
+  const read = new Set(graphs.flatMap(({ nodes }) => nodes.flatMap(({ op, name }) => (op === 'weight' ? name : []))));
+  const unread = [...gguf.tensors.keys()].find((name) => name.startsWith('blk.') && !read.has(name));
+  if (unread === undefined) return;
+  throw new UnsupportedError(
+    'UNSUPPORTED_FEATURE',
+    `${gguf.source.name}: tensor "${unread}" belongs to a variant of "${hyperParameters.architecture}" that is not ` +
+      'supported yet; use another model of the family',
+    { tensor: unread },
+  );
 }
 
 function requireVocabulary(gguf: Gguf, { hyperParameters }: ModelDefinition, tokenizer: Tokenizer): void {
@@ -334,13 +356,7 @@ async function createExecutor(
   }
 }
 
-function describe(
-  gguf: Gguf,
-  { hyperParameters }: ModelDefinition,
-  executor: Executor,
-  limits: ProgramLimits,
-  loadMs: number,
-): ModelInfo {
+function readInfo(gguf: Gguf, { hyperParameters }: ModelDefinition, { nCtx }: ProgramLimits): HeadInfo {
   const { architecture, nVocab, nEmbd, nLayer, nCtxTrain, isCausal } = hyperParameters;
   return {
     architecture,
@@ -350,13 +366,9 @@ function describe(
     nEmbd,
     nLayer,
     nCtxTrain,
-    nCtx: limits.nCtx,
+    nCtx,
     canGenerate: isCausal,
     pooling: readPooling(gguf, hyperParameters),
-    memoryBytes: executor.memoryBytes,
-    threads: executor.nThreads,
-    executor: executor.description,
-    loadMs,
   };
 }
 

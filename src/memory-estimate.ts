@@ -5,7 +5,7 @@ import { platform } from '#platform';
 import { distinctLeaves, leafBytes } from './backend/wasm/memory.ts';
 import { kernelsOf } from './backend/wasm/kernels/table.ts';
 import { SmallMindError } from './base/errors.ts';
-import { buildPrograms, fittingBytes, largestContext, planLoading } from './context-size.ts';
+import { buildPrograms, contextMax, fittingBytes, largestContext, planLoading } from './context-size.ts';
 import { KV_DTYPES } from './graph/step.ts';
 import type { KvDtype, ProgramLimits } from './graph/step.ts';
 import type { Graph, Tensor } from './graph/tensor.ts';
@@ -20,7 +20,9 @@ import { openHere } from './source.ts';
 export interface MemoryNeeds {
   /** Context in tokens that this is for, prompt and answer together. */
   readonly nCtx: number;
+  /** As they are packed for the kernels. */
   readonly weightsBytes: number;
+  /** The key-value cache. */
   readonly kvBytes: number;
   /** Constants: tables that are computed once. */
   readonly constantsBytes: number;
@@ -51,11 +53,13 @@ export interface MemoryEstimate {
   readonly source: string;
   /** Context that the model was trained for, in tokens. */
   readonly nCtxTrain: number;
+  /** Threads that would compute. */
   readonly nThreads: number;
   /** Memory of this machine, or of its container. A model that needs more is refused. Absent where unknown. */
   readonly machineBytes?: number;
   /** What a model may take to fit: nine tenths of the memory that is free now. Absent where unknown. */
   readonly fittingBytes?: number;
+  /** One for each type of the key-value cache, or the one that was asked for. */
   readonly caches: readonly CacheEstimate[];
 }
 
@@ -63,12 +67,12 @@ export interface MemoryEstimate {
 const CONTEXTS = [2048, 8192, 32768];
 
 /**
- * The memory that a model would need here, with contexts of 2048, 8192 and 32768 tokens and of what it was trained for,
- * and with each type of the key-value cache. No weight is read and no memory taken.
- * @param options  those that the model would be loaded with; a number as `nCtx` leaves that context only, and `kvType`
- *   that type
+ * The memory that a model would need here, with contexts of 2048, 8192 and 32768 tokens and of what it was trained for
+ * (at most 1048576), and with each type of the key-value cache. No weight is read and no memory taken.
+ * @param options  those that the model would be loaded with; a number as `nCtx` leaves that context only, `fit` the
+ *   largest that fits, and `kvType` that type
  * @throws {GgufError}, {UnsupportedError}, {ShapeError} for a file that cannot run here, {SmallMindError}
- *   FILE_NOT_FOUND, FILE_UNREADABLE, {OptionError} for a bad option
+ *   FILE_NOT_FOUND, FILE_UNREADABLE, {OptionError} for a bad option, and for more context than the model has positions
  * @example
  * import { estimateMemory } from 'smallmind';
  *
@@ -83,7 +87,10 @@ export async function estimateMemory(source: ModelSource, options: LoadOptions =
     opened = gguf.source;
     const { definition, nThreads } = await prepareModel(gguf, { ...resolved, nCtx: undefined });
     const { nCtxTrain } = definition.hyperParameters;
-    const sizes = typeof nCtx === 'number' ? [nCtx] : [...CONTEXTS.filter((size) => size < nCtxTrain), nCtxTrain];
+    const nCtxMax = contextMax(definition);
+    const all = [...CONTEXTS.filter((size) => size < nCtxMax), nCtxMax];
+    const sizesFor = (nCtxFit: number): readonly number[] =>
+      nCtx === undefined ? all : nCtx !== 'fit' ? [nCtx] : nCtxFit > 0 ? [nCtxFit] : [];
     const kvTypes = options.kvType === undefined ? KV_DTYPES : [options.kvType];
     const machineBytes = platform.memoryBytes();
     const limitBytes = fittingBytes();
@@ -94,7 +101,7 @@ export async function estimateMemory(source: ModelSource, options: LoadOptions =
       nThreads,
       ...(machineBytes !== undefined && { machineBytes }),
       ...(limitBytes < Infinity && { fittingBytes: limitBytes }),
-      caches: kvTypes.map((kvType) => estimateCache(definition, { ...loading, kvType }, sizes, limitBytes)),
+      caches: kvTypes.map((kvType) => estimateCache(definition, { ...loading, kvType }, sizesFor, limitBytes)),
     };
   } finally {
     await opened.close();
@@ -104,19 +111,22 @@ export async function estimateMemory(source: ModelSource, options: LoadOptions =
 function estimateCache(
   definition: ModelDefinition,
   options: ResolvedLoadOptions & { readonly threads: number },
-  sizes: readonly number[],
+  sizesFor: (nCtxFit: number) => readonly number[],
   limitBytes: number,
 ): CacheEstimate {
   const { kvType } = options;
   try {
-    const contexts = sizes.map((nCtx) => {
+    const nCtxFit = largestContext(definition, options, limitBytes) ?? 0;
+    const contexts = sizesFor(nCtxFit).map((nCtx) => {
       const { graphs, limits } = buildPrograms(definition, options, nCtx);
       const { error, ...needs } = memoryNeeds(graphs, limits, options, options.threads);
       return { ...needs, fits: !error && needs.totalBytes <= limitBytes };
     });
-    return { kvType, contexts, nCtxFit: largestContext(definition, options, limitBytes) ?? 0 };
+    return { kvType, contexts, nCtxFit };
   } catch (error) {
-    if (!(error instanceof SmallMindError) || error.code === 'INTERNAL') throw error;
+    // An option that no model like this takes is no matter of the type.
+    const isOfType = error instanceof SmallMindError && error.code !== 'INTERNAL' && error.code !== 'INVALID_OPTION';
+    if (!isOfType) throw error;
     return { kvType, contexts: [], nCtxFit: 0, problem: error.message };
   }
 }

@@ -83,10 +83,12 @@ export class Model implements AsyncDisposable {
 
   /**
    * Makes a vector of each text, f32[nEmbd]: the last hidden states of its tokens, pooled. Texts are evaluated beside
-   * each other: by encoders up to 32, by models that generate text as many as they were loaded for with `parallel`.
+   * each other: by encoders up to 32, by models that generate text as many as they were loaded for with `parallel`. One
+   * that fails fails them all.
    * @param texts  a text, or several; each may be given as token ids, which are then taken as they are
-   * @throws {SmallMindError} CONTEXT_FULL for a text that the context does not hold, {OptionError} INVALID_OPTION,
-   *   {UnsupportedError} UNSUPPORTED_FEATURE for a file that wants another pooling (a reranker's)
+   * @throws {SmallMindError} CONTEXT_FULL for a text that the context does not hold, NUMERIC for a vector that is not
+   *   finite, MODEL_CLOSED; {OptionError} INVALID_OPTION, also for a text without tokens; {UnsupportedError}
+   *   UNSUPPORTED_FEATURE for a file that wants another pooling (a reranker's)
    * @example
    * import { cosineSimilarity, loadModel } from 'smallmind';
    *

@@ -48,13 +48,16 @@ export interface LoadOptions {
    */
   threads?: number;
   /**
-   * Context in tokens, prompt and answer together, 1..1048576, or `fit`: the largest up to what the model was trained
-   * for that fits into free memory. Default: what the model was trained for, at most 4096.
+   * Context in tokens, prompt and answer together, 1..1048576, or `fit`: the largest of these up to what the model was
+   * trained for that fits into free memory. Default: what the model was trained for, at most 4096.
    */
   nCtx?: number | 'fit';
-  /** Texts that can be generated at the same time, each with its own context, 1..64; further ones wait. Default 1. */
+  /**
+   * Texts that can be generated or embedded at the same time, each with its own context, 1..64; further ones wait.
+   * Encoders evaluate 32 at least. Default 1.
+   */
   parallel?: number;
-  /** Prompt tokens evaluated in one step, 1..4096. Default 128. */
+  /** Prompt tokens evaluated in one step, 1..4096; encoders evaluate a whole text at least. Default 128. */
   prefillChunk?: number;
   /** Kernel set. `strict` gives the same bits on every machine and with any number of threads. Default `auto`. */
   kernels?: Kernels;
@@ -68,6 +71,8 @@ export interface LoadOptions {
   signal?: AbortSignal;
 }
 
+/** Tokens that a context may have. */
+export const N_CTX_MAX = 2 ** 20;
 const N_STOP_MAX = 16;
 /** As in OpenAI's API. */
 const BIAS_MAX = 100;
@@ -403,7 +408,7 @@ export function resolveLoadOptions(options: LoadOptions): ResolvedLoadOptions {
   choice('thread', options.thread, 'worker', ['worker', 'inline']);
   return {
     threads: integer('threads', options.threads, undefined, 1, 64),
-    nCtx: options.nCtx === 'fit' ? 'fit' : integer('nCtx', options.nCtx, undefined, 1, 2 ** 20),
+    nCtx: options.nCtx === 'fit' ? 'fit' : integer('nCtx', options.nCtx, undefined, 1, N_CTX_MAX),
     parallel: integer('parallel', options.parallel, 1, 1, 64),
     prefillChunk: integer('prefillChunk', options.prefillChunk, 128, 1, 4096),
     kernels: choice('kernels', options.kernels, 'auto', ['auto', 'relaxed', 'simd', 'strict', 'reference']),
@@ -420,7 +425,7 @@ export function resolveGenerateOptions(options: GenerateOptions): ResolvedGenera
   requireTokens('stopTokens', stopTokens);
   requireTokens('bannedTokens', bannedTokens);
   const contextFull = choice('contextFull', options.contextFull, 'stop', ['stop', 'shift']);
-  const contextKeep = integer('contextKeep', options.contextKeep, 1, 0, 2 ** 20);
+  const contextKeep = integer('contextKeep', options.contextKeep, 1, 0, N_CTX_MAX);
   return {
     sampler: resolveSamplerOptions(options),
     logitChanges: {
@@ -497,7 +502,7 @@ export function resolveEmbedOptions(options: EmbedOptions): ResolvedEmbedOptions
   requireSignal(options.signal);
   const { pooling } = options;
   return {
-    pooling: pooling === undefined ? undefined : choice<Pooling>('pooling', pooling, 'mean', POOLINGS),
+    pooling: pooling === undefined ? undefined : choice('pooling', pooling, pooling, POOLINGS),
     normalize: boolean('normalize', options.normalize, true),
     truncate: boolean('truncate', options.truncate, false),
     ...resolveEncodeOptions(options),
@@ -509,8 +514,8 @@ export function requireTexts(value: unknown): void {
   if (typeof value === 'string') return;
   if (!Array.isArray(value)) refuse('texts', 'a text or an array of texts', value);
   for (const [i, item] of value.entries()) {
-    const isIds = Array.isArray(item) && item.every((id) => Number.isInteger(id) && id >= 0);
-    if (typeof item !== 'string' && !isIds) refuse(`texts[${i}]`, 'a text, or an array of token ids', item);
+    if (Array.isArray(item)) requireTokens(`texts[${i}]`, item);
+    else if (typeof item !== 'string') refuse(`texts[${i}]`, 'a text, or an array of token ids', item);
   }
 }
 

@@ -3,7 +3,7 @@
 
 import { platform } from '#platform';
 import { spawnEngineWorker } from '#spawnEngine';
-import { SmallMindError, fromErrorRecord } from './base/errors.ts';
+import { SmallMindError, closedError, fromErrorRecord } from './base/errors.ts';
 import type { FormatRequest } from './chat/format.ts';
 import type { ChatPrompt } from './chat/prompt.ts';
 import type { WorkerHandle } from './base/platform.ts';
@@ -80,10 +80,11 @@ class EngineWorker {
     this.#nModels++;
   }
 
-  /** Without models the worker ends. */
+  /** Without models the worker ends, and with it what still runs. */
   async release(): Promise<void> {
     if (--this.#nModels > 0) return;
     if (EngineWorker.current === this) EngineWorker.current = undefined;
+    this.#rejectAll(closedError());
     await this.#worker.terminate();
   }
 
@@ -118,7 +119,11 @@ class EngineWorker {
       error instanceof SmallMindError
         ? error
         : new SmallMindError('ENGINE_CRASHED', `the engine's worker died: ${error.message}; load the model again`);
-    for (const { reject } of this.#pending.values()) reject(this.#crash);
+    this.#rejectAll(this.#crash);
+  }
+
+  #rejectAll(error: SmallMindError): void {
+    for (const { reject } of this.#pending.values()) reject(error);
     this.#pending.clear();
   }
 }
@@ -218,7 +223,7 @@ export class RemoteModel implements ModelHost {
   }
 
   #request<T extends RequestType>(type: T, args: Requests[T]['args'], onEvent?: (event: FromWorker) => void) {
-    if (this.#closing) throw new SmallMindError('MODEL_CLOSED', 'the model is closed; load it again');
+    if (this.#closing) throw closedError();
     return this.#worker.request(type, args, onEvent);
   }
 }

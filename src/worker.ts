@@ -3,7 +3,7 @@
 
 import { platform } from '#platform';
 import type { ByteSource } from './base/byte-source.ts';
-import { SmallMindError, toErrorRecord } from './base/errors.ts';
+import { SmallMindError, closedError, toErrorRecord } from './base/errors.ts';
 import { borrowSource } from './lent-source.ts';
 import type { LentSource, SourceAnswer } from './lent-source.ts';
 import { LocalModel } from './local-model.ts';
@@ -106,7 +106,7 @@ function send(message: FromWorker): void {
 
 function modelOf(number: number): LocalModel {
   const model = models.get(number);
-  if (!model) throw new SmallMindError('MODEL_CLOSED', 'the model is closed; load it again');
+  if (!model) throw closedError();
   return model;
 }
 

@@ -39,7 +39,7 @@ for (const [name, kind] of Object.entries(FILE_KINDS)) {
       await using model = await loadModel(bytes.buffer, OPTIONS);
       alone.push(await generate(model, prompt));
     }
-    await using model = await loadModel(bytes.buffer, OPTIONS);
+    await using model = await loadModel(bytes.buffer, { ...OPTIONS, parallel: PROMPTS.length });
     assert.deepEqual(await Promise.all(PROMPTS.map((prompt) => generate(model, prompt))), alone, 'together');
     for (const [i, prompt] of PROMPTS.entries()) assert.deepEqual(await generate(model, prompt), alone[i], prompt);
   });

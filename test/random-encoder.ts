@@ -11,6 +11,8 @@ import type { Entries } from './random-model.ts';
 export interface EncoderShape extends Omit<DecoderShape, 'nHeadKv' | 'headDim' | 'usesAllExperts'> {
   /** `<architecture>.pooling_type`. By default the file has none. */
   readonly poolingType?: number;
+  /** What `<architecture>.attention.causal` says. Default false. */
+  readonly isCausal?: boolean;
 }
 
 export interface EncoderKind {
@@ -55,7 +57,7 @@ export function randomEncoderGguf(kind: EncoderKind, shape: EncoderShape): Uint8
 }
 
 function metadataOf({ architecture, hasPositions }: EncoderKind, shape: EncoderShape): Entries {
-  const { nEmbd, nHead, nVocab, poolingType } = shape;
+  const { nEmbd, nHead, nVocab, poolingType, isCausal = false } = shape;
   const own: Record<string, MetadataEntry> = {
     block_count: u32(shape.nLayer),
     context_length: u32(shape.nCtx),
@@ -63,7 +65,7 @@ function metadataOf({ architecture, hasPositions }: EncoderKind, shape: EncoderS
     feed_forward_length: u32(shape.nFf),
     'attention.head_count': u32(nHead),
     'attention.layer_norm_epsilon': f32(1e-12),
-    'attention.causal': { type: 'bool', value: false },
+    'attention.causal': { type: 'bool', value: isCausal },
     ...(poolingType !== undefined && { pooling_type: u32(poolingType) }),
     ...(!hasPositions && { 'rope.freq_base': f32(1000) }),
   };

@@ -6,13 +6,17 @@ import { RUNNABLE_DTYPES } from '../../src/backend/executor.ts';
 import { memorySource } from '../../src/base/byte-source.ts';
 import { SmallMindError } from '../../src/base/errors.ts';
 import { FALLBACK_NAMES } from '../../src/chat/fallbacks.ts';
+import { Metadata } from '../../src/gguf/metadata.ts';
 import { readGguf } from '../../src/gguf/reader.ts';
+import type { MetadataEntry } from '../../src/gguf/value-types.ts';
 import { writeGguf } from '../../src/gguf/writer.ts';
 import { KV_DTYPES } from '../../src/graph/step.ts';
 import { ARCHITECTURES, defineModel } from '../../src/models/registry.ts';
 import { findPreTokenizer, PRE_TOKENIZERS } from '../../src/tokenizer/pre/pre-tokenizers.ts';
 import { createTokenizer, TOKENIZER_MODELS } from '../../src/tokenizer/tokenizer.ts';
 import type { ModelRecord, SuiteRecord, TextRecord } from '../../test/comparison-record.ts';
+import { ENCODER_KINDS, randomEncoderGguf } from '../../test/random-encoder.ts';
+import { FILE_KINDS, randomDecoderGguf } from '../../test/random-decoder.ts';
 import { table } from './marks.ts';
 
 /** Models that people have of each architecture, as llama.cpp's converter names architectures. */
@@ -277,6 +281,29 @@ async function refusalOf(attempt: () => unknown): Promise<string> {
   throw new Error('nothing was refused');
 }
 
+const LIMITS = { nTokensMax: 1, nOutputMax: 1, nSeqMax: 1, nCtx: 32, nKvBlock: 1, kvDtype: 'F32' } as const;
+type Change = readonly [key: string, value: MetadataEntry];
+
+/** Of a file that is like others of its architecture, but for metadata or a tensor. */
+function variantRefusal(kind: string, change: Change | undefined, tensor?: string): Promise<string> {
+  const shape = { seed: 1, dtype: 'F32', nLayer: 1, nEmbd: 32, nHead: 2, nFf: 32, nVocab: 300, nCtx: 32 } as const;
+  const bytes = Object.hasOwn(ENCODER_KINDS, kind)
+    ? randomEncoderGguf(ENCODER_KINDS[kind]!, shape)
+    : randomDecoderGguf(FILE_KINDS[kind]!, { ...shape, nHeadKv: 2, headDim: 16 });
+  return refusalOf(async () => {
+    const gguf = await readGguf(memorySource(bytes, 'MODEL.gguf'));
+    const metadata = new Metadata(new Map([...gguf.metadata.entries(), ...(change ? [change] : [])]));
+    const tensors = new Map(gguf.tensors);
+    if (tensor !== undefined) tensors.set(tensor, { ...[...tensors.values()][0]!, name: tensor });
+    return (await defineModel({ ...gguf, metadata, tensors })).buildGraph(LIMITS, 'hidden');
+  });
+}
+
+const isCausal = (architecture: string, value: boolean): Change => [
+  `${architecture}.attention.causal`,
+  { type: 'bool', value },
+];
+
 const REFUSALS = [
   await refusalOf(async () => {
     const metadata = [['general.architecture', { type: 'string', value: 'mamba' }]] as const;
@@ -284,9 +311,33 @@ const REFUSALS = [
   }),
   await refusalOf(() => findPreTokenizer('my-own')),
   await refusalOf(() => createTokenizer({ model: 'rwkv', tokens: [] } as never)),
+  await variantRefusal('qwen2', ['qwen2.rope.scaling.type', { type: 'string', value: 'dynamic' }]),
+  await variantRefusal('glm4', [
+    'glm4.rope.dimension_sections',
+    { type: 'array', elementType: 'i32', value: Int32Array.from([8, 12, 12, 0]) },
+  ]),
+  await variantRefusal('llama with experts', undefined, 'blk.0.ffn_gate.0.weight'),
+  await variantRefusal('falcon', undefined, 'blk.0.attn_norm_2.weight'),
+  await variantRefusal('command-r', undefined, 'blk.0.attn_q_norm.weight'),
+  await variantRefusal('stablelm', undefined, 'blk.0.attn_q_norm.weight'),
+  await variantRefusal('bert', undefined, 'blk.0.attn_q_norm.weight'),
+  await variantRefusal('bert', isCausal('bert', true)),
+  await variantRefusal('gemma2', isCausal('gemma2', false)),
 ];
 
-const modelRefusals = (): string => `\`\`\`text\n${REFUSALS.join('\n')}\n\`\`\``;
+/** Architectures of models that people have, as llama.cpp names them. */
+const KNOWN_OF_OTHERS = (
+  'arcee baichuan bailingmoe bloom chatglm dbrx deci deepseek deepseek2 dots1 ernie4_5-moe eurobert falcon-h1 ' +
+  'gemma-embedding gemma3n gemma4 glm4moe granitehybrid hunyuan-dense hunyuan-moe jamba jina-bert-v2 lfm2 ' +
+  'llama4 mamba mamba2 minicpm3 minimax-m2 mistral3 modern-bert mpt nemotron nemotron_h nomic-bert-moe olmo ' +
+  'openelm phimoe qwen qwen2vl qwen35 qwen35moe qwen3next qwen3vl rwkv7 starcoder t5'
+).split(' ');
+
+function modelRefusals(): string {
+  const missing = KNOWN_OF_OTHERS.filter((name) => !Object.hasOwn(ARCHITECTURES, name));
+  const note = `Architectures that others run and that are not there yet: ${missing.map(code).join(', ')}.`;
+  return `\`\`\`text\n${REFUSALS.join('\n')}\n\`\`\`\n\n${note}`;
+}
 
 export const TABLES: Readonly<Record<string, () => string>> = {
   modelArchitectures,

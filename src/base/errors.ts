@@ -71,6 +71,9 @@ export class OptionError extends SmallMindError {
   }
 }
 
+export const closedError = (): SmallMindError =>
+  new SmallMindError('MODEL_CLOSED', 'the model is closed; load it again');
+
 /** Checks an invariant of our own code. A failure is a bug in SmallMind, never the user's mistake. */
 export function assert(condition: unknown, message: string): asserts condition {
   if (!condition) throw new SmallMindError('INTERNAL', `internal error (please report it): ${message}`);

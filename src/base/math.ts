@@ -189,7 +189,7 @@ const HALF_PI_1 = 1.570796325802803;
 const HALF_PI_2 = 9.920935791635221e-10;
 const HALF_PI_3 = 5.170182981794105e-19;
 /** sin and cos are defined for |x| up to this (n < 2^23 quarter turns): positions of any context length. */
-const ANGLE_MAX = 1.3e7;
+export const ANGLE_MAX = 1.3e7;
 
 const reduced = new Float64Array(2);
 

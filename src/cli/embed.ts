@@ -2,16 +2,16 @@
 // one JSON object a line, as they come.
 
 import { createReadStream } from 'node:fs';
-import { createInterface } from 'node:readline';
+import type { Readable } from 'node:stream';
 import { styleText } from 'node:util';
 import type { Command } from 'commander';
-import type { EmbedOptions, EmbeddingResult, LoadOptions, Model } from '../index.ts';
+import type { EmbedOptions, EmbeddingResult, ErrorCode, LoadOptions, Model } from '../index.ts';
 import { resolveEmbedOptions, resolveLoadOptions } from '../options.ts';
 import { readError } from './files.ts';
 import { LOAD_FLAGS } from './flags.ts';
 import { describeModel, openModel } from './open-model.ts';
 import type { CommandContext } from './program.ts';
-import { cut, formatColumns, formatCount, oneLine } from './text.ts';
+import { cut, formatColumns, formatCount, oneLine, widthOf } from './text.ts';
 import { UsageError, addFlags, checkFlags, readFlags } from './usage.ts';
 import type { Flag } from './usage.ts';
 
@@ -62,7 +62,7 @@ export function defineEmbed(command: Command, context: CommandContext): void {
   command
     .argument('<model>', 'a model file in GGUF format, or its URL')
     .argument('[texts...]', 'the texts (default: the lines of --file, or of what is piped in)')
-    .option('--file <FILE>', 'a file with a text on each line')
+    .option('--file <FILE>', 'a file with a text on each line, ended by LF or CRLF')
     .option('--json', 'print one JSON object for each text: index, embedding, promptTokens, isTruncated')
     .addHelpText('after', EXAMPLES)
     .action((path: string, texts: string[], options: EmbedCommandOptions) => embed(path, texts, options, context));
@@ -89,7 +89,7 @@ async function embed(path: string, texts: string[], options: EmbedCommandOptions
   const output = options.json ? new JsonOutput() : new ComparisonOutput();
   const progress = new Progress(texts.length > 0 ? texts.length : undefined);
   try {
-    for await (const group of groupsOf(texts.length > 0 ? texts : linesOf(options.file, signal))) {
+    for await (const group of groupsOf(texts.length > 0 ? [texts] : linesOf(options.file, signal))) {
       const result = await embedGroup(model, group, progress.nTexts, { ...embedOptions, signal });
       progress.erase();
       await output.add(group, result, progress.nTexts);
@@ -104,57 +104,71 @@ async function embed(path: string, texts: string[], options: EmbedCommandOptions
   process.stderr.write(`${styleText('dim', progress.describe(model), { stream: process.stderr })}\n`);
 }
 
-/** @throws {SmallMindError} CONTEXT_FULL that speaks of texts as they were given */
-async function embedGroup(model: Model, group: readonly string[], nBefore: number, options: EmbedOptions) {
+/** @throws {SmallMindError} that speaks of texts as they were given, and in terms of flags */
+async function embedGroup(model: Model, group: Texts, nBefore: number, options: EmbedOptions) {
   try {
     return await model.embed(group, options);
   } catch (error) {
     const { SmallMindError } = await import('../index.ts');
-    if (!(error instanceof SmallMindError && error.code === 'CONTEXT_FULL')) throw error;
-    const { text, promptTokens, nCtx } = error.details;
-    const place = nBefore + Number(text) + 1;
-    throw new SmallMindError(
-      error.code,
-      `text ${place} ("${cut(oneLine(group[Number(text)]!), 30)}") has ${promptTokens} tokens, the context holds ${nCtx}; ` +
+    if (!(error instanceof SmallMindError)) throw error;
+    const { text: index, promptTokens, nCtx } = error.details;
+    if (typeof index !== 'number') throw error;
+    const problems: Partial<Record<ErrorCode, string>> = {
+      CONTEXT_FULL:
+        `has ${promptTokens} tokens, the context holds ${nCtx}; ` +
         'shorten it, give a larger --ctx if the model has learned more, or cut it with --truncate',
-      error.details,
-      { cause: error },
-    );
+      INVALID_OPTION: 'has no tokens, and this model puts none around it; leave it out',
+      NUMERIC:
+        "has a vector that is not finite; the file's weights are broken (get it again) or too large for this " +
+        'arithmetic (try --activations f32 --kv-type f32)',
+    };
+    const text = `text ${nBefore + index + 1} ("${cut(oneLine(group[index]!), 30)}")`;
+    throw new SmallMindError(error.code, `${text} ${problems[error.code]}`, error.details, { cause: error });
   }
 }
 
-async function* groupsOf(texts: Iterable<string> | AsyncIterable<string>): AsyncGenerator<string[]> {
-  let group: string[] = [];
-  for await (const text of texts) {
-    if (group.push(text) < GROUP_TEXTS) continue;
-    yield group;
-    group = [];
+type Texts = readonly string[];
+
+async function* groupsOf(parts: Iterable<Texts> | AsyncIterable<Texts>): AsyncGenerator<Texts> {
+  for await (const texts of parts) {
+    for (let i = 0; i < texts.length; i += GROUP_TEXTS) yield texts.slice(i, i + GROUP_TEXTS);
   }
-  if (group.length > 0) yield group;
 }
 
-/** The lines of a file, or of stdin. @throws {FileError}, or the signal's reason */
-async function* linesOf(path: string | undefined, signal: AbortSignal): AsyncGenerator<string> {
-  const input = path === undefined ? process.stdin : createReadStream(path);
+/**
+ * The lines of a file, or of stdin, as they come: who writes one there and waits gets its vector.
+ * @throws {FileError}, or the signal's reason
+ */
+async function* linesOf(path: string | undefined, signal: AbortSignal): AsyncGenerator<Texts> {
+  const input: Readable = path === undefined ? process.stdin : createReadStream(path);
   const abort = (): void => void input.destroy(signal.reason as Error);
   signal.addEventListener('abort', abort, { once: true });
-  let failure: unknown;
-  input.once('error', (error: unknown) => (failure = error));
+  const utf8 = new TextDecoder();
+  let rest = '';
   try {
-    for await (const line of createInterface({ input, crlfDelay: Infinity })) yield line;
+    for await (const bytes of input) {
+      const lines = utf8.decode(bytes as Uint8Array, { stream: true }).split('\n');
+      lines[0] = rest + lines[0]!;
+      rest = lines.pop()!;
+      yield lines.map(withoutReturn);
+    }
   } catch (error) {
-    failure ??= error;
+    signal.throwIfAborted();
+    throw readError(path ?? 'stdin', error);
   } finally {
     signal.removeEventListener('abort', abort);
   }
-  signal.throwIfAborted();
-  if (failure !== undefined) throw readError(path ?? 'stdin', failure);
+  rest += utf8.decode();
+  if (rest !== '') yield [withoutReturn(rest)];
 }
+
+/** Lines end with LF or CRLF and nothing else, as programs count them that read what is printed beside the texts. */
+const withoutReturn = (line: string): string => (line.endsWith('\r') ? line.slice(0, -1) : line);
 
 /** What becomes of the vectors. */
 interface Output {
   /** @param nBefore  texts of earlier groups */
-  add(texts: readonly string[], result: EmbeddingResult, nBefore: number): Promise<void>;
+  add(texts: Texts, result: EmbeddingResult, nBefore: number): Promise<void>;
   end(): Promise<void>;
 }
 
@@ -167,7 +181,7 @@ function write(text: string): Promise<void> {
 const shorten = (x: number): number => Number(x.toPrecision(9));
 
 class JsonOutput implements Output {
-  async add(_: readonly string[], { data }: EmbeddingResult, nBefore: number): Promise<void> {
+  async add(_: Texts, { data }: EmbeddingResult, nBefore: number): Promise<void> {
     const lines = data.map(({ index, embedding, ...rest }) =>
       JSON.stringify({ index: nBefore + index, embedding: Array.from(embedding, shorten), ...rest }),
     );
@@ -181,7 +195,7 @@ class ComparisonOutput implements Output {
   readonly #texts: string[] = [];
   readonly #vectors: Float32Array[] = [];
 
-  async add(texts: readonly string[], { data }: EmbeddingResult): Promise<void> {
+  async add(texts: Texts, { data }: EmbeddingResult): Promise<void> {
     this.#texts.push(...texts);
     this.#vectors.push(...data.map(({ embedding }) => embedding));
     if (this.#texts.length <= COMPARED_TEXTS_MAX) return;
@@ -203,7 +217,7 @@ class ComparisonOutput implements Output {
     });
     const head = isTable ? ['', ...vectors.map((_, i) => String(i + 1)), 'text'] : ['', 'most like', '', 'text'];
     const right = head.map((_, i) => i).slice(0, -1);
-    const width = process.stdout.columns ?? 100;
+    const width = widthOf(process.stdout);
     await write(
       `${formatColumns([head, ...rows], right)
         .map((line) => cut(line, width))
@@ -221,6 +235,8 @@ function describeVector(vector: Float32Array): string {
   const shown = Array.from(vector.subarray(0, N_SHOWN), (x) => x.toFixed(4)).join(', ');
   return `[${shown}${vector.length > N_SHOWN ? ', …' : ''}]`;
 }
+
+const countOf = (n: number, unit: string): string => `${formatCount(n)} ${unit}${n === 1 ? '' : 's'}`;
 
 /** What has been done, on a terminal in a line that is rewritten. */
 class Progress {
@@ -249,8 +265,7 @@ class Progress {
 
   describe({ info }: Model): string {
     const seconds = (performance.now() - this.#startMs) / 1000;
-    const texts = `${formatCount(this.nTexts)} text${this.nTexts === 1 ? '' : 's'}`;
-    const tokens = `${formatCount(this.#nTokens)} tokens`;
-    return `${texts}, ${tokens}, ${info.nEmbd} values each, pooling ${this.#last!.pooling} · ${seconds.toFixed(1)} s`;
+    const counts = `${countOf(this.nTexts, 'text')}, ${countOf(this.#nTokens, 'token')}`;
+    return `${counts}, ${info.nEmbd} values each, pooling ${this.#last!.pooling} · ${seconds.toFixed(1)} s`;
   }
 }

@@ -6,8 +6,8 @@ import type { LoadOptions, MemoryEstimate, MetadataField, MetadataValue, ModelFi
 import { resolveLoadOptions } from '../options.ts';
 import { CONTEXT_FLAG, FIT_FLAG, KV_TYPE_FLAG } from './flags.ts';
 import type { CommandContext } from './program.ts';
-import { cut, formatBytes, formatColumns, formatCount, oneLine, wrap } from './text.ts';
-import { addFlags, checkFlags, readFlags } from './usage.ts';
+import { cut, formatBytes, formatColumns, formatCount, oneLine, widthOf, wrap } from './text.ts';
+import { addFlags, checkFlags, inFlags, readFlags } from './usage.ts';
 
 const EXAMPLES = `
 Examples:
@@ -30,7 +30,9 @@ export function defineInspect(command: Command, { signal }: CommandContext): voi
       checkFlags(MEMORY_FLAGS, () => resolveLoadOptions(options));
       const { inspectModel, estimateMemory } = await import('../index.ts');
       const tell = async <T>(look: Look<T>, format: (found: T) => string[]): Promise<void> => {
-        const found = await look(path, { ...options, signal });
+        const found = await look(path, { ...options, signal }).catch((error: unknown) => {
+          throw inFlags(MEMORY_FLAGS, error);
+        });
         signal.throwIfAborted();
         process.stdout.write(`${parsed['json'] ? JSON.stringify(found) : format(found).join('\n')}\n`);
       };
@@ -45,7 +47,7 @@ type Look<T> = (path: string, options: LoadOptions) => Promise<T>;
 const NAME_WIDTH_MAX = 40;
 
 function describe(info: ModelFileInfo): string[] {
-  const width = process.stdout.columns ?? 80;
+  const width = widthOf(process.stdout);
   const heading = (text: string): string => styleText('bold', text);
   return [
     ...describeSummary(info, width),
@@ -112,7 +114,7 @@ function describeTensors({ tensors }: ModelFileInfo): string[] {
 }
 
 function describeEstimate({ caches, nCtxTrain, nThreads, machineBytes, fittingBytes }: MemoryEstimate): string[] {
-  const width = process.stdout.columns ?? 80;
+  const width = widthOf(process.stdout);
   const rows = caches.flatMap(({ kvType, contexts }) =>
     contexts.map(({ nCtx, weightsBytes, kvBytes, constantsBytes, workBytes, totalBytes, fits }) => [
       kvType,

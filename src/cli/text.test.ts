@@ -2,7 +2,17 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { cut, formatBytes, formatColumns, formatCount, formatRate, oneLine, withoutControls, wrap } from './text.ts';
+import {
+  cut,
+  formatBytes,
+  formatColumns,
+  formatCount,
+  formatRate,
+  oneLine,
+  widthOf,
+  withoutControls,
+  wrap,
+} from './text.ts';
 
 test('sizes have at most three digits and a binary unit', () => {
   const cases = { 0: '0 bytes', 999: '999 bytes', 1000: '1.0 KiB', 102348: '99.9 KiB', 1185728: '1.1 MiB' };
@@ -42,4 +52,8 @@ test('text is cut with an ellipsis, and wrapped at spaces', () => {
 
 test('text loses what would steer a terminal, and keeps lines and tabs', () => {
   assert.equal(withoutControls('a\tb\r\n\u001b[31mc\u009b2J\u007f é'), 'a\tb\n[31mc2J é');
+});
+
+test('lines have 80 characters where the output does not say how many there are', () => {
+  assert.deepEqual([{}, { columns: 0 }, { columns: 1 }, { columns: 200 }].map(widthOf), [80, 80, 1, 200]);
 });

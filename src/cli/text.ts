@@ -40,6 +40,11 @@ export function oneLine(text: string): string {
     .replace(/[\u007f-\u009f\u2028-\u202e\u2066-\u2069]/g, escape);
 }
 
+/** How many characters a line may have: 80 where the output is no terminal, or one that does not say (0 columns). */
+export function widthOf({ columns }: { readonly columns?: number }): number {
+  return columns === undefined || columns === 0 ? 80 : columns;
+}
+
 /** At most `width` characters; what is cut ends with an ellipsis. */
 export function cut(text: string, width: number): string {
   return text.length <= width ? text : `${text.slice(0, Math.max(0, width - 1))}…`;

@@ -2,7 +2,7 @@
 // is left; and wherever it runs, a line for each evaluation.
 
 import type { EvaluatingEvent, StepEvent } from '../training.ts';
-import { formatCount } from './text.ts';
+import { formatCount, widthOf } from './text.ts';
 
 const REDRAW_MS = 100;
 /** Of the mean speed that is shown. */
@@ -93,7 +93,7 @@ export class TrainingProgress {
   #draw(line: string): void {
     const ms = performance.now();
     if (!this.#live.isTTY || ms - this.#drawnMs < REDRAW_MS) return;
-    this.#live.write(`\r${line.slice(0, Math.max(0, (this.#live.columns ?? 80) - 1))}\u001b[K`);
+    this.#live.write(`\r${line.slice(0, widthOf(this.#live) - 1)}\u001b[K`);
     this.#isDrawn = true;
     this.#drawnMs = ms;
   }

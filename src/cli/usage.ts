@@ -78,14 +78,19 @@ export function checkFlags<T>(flags: readonly Flag[], check: () => T): T {
   try {
     return check();
   } catch (error) {
-    if (!isOptionError(error)) throw error;
-    const flag = flags.find(({ name }) => name === error.details['option']);
-    if (flag === undefined) throw error;
-    const spelling = new Option(flag.flags).long!;
-    // The type of a value is of use in code, not on the command line, where everything is text at first.
-    const message = error.message.replace(`"${flag.name}"`, spelling).replace(/ \((number|string)\)$/, '');
-    throw new UsageError(message, { cause: error });
+    throw inFlags(flags, error);
   }
+}
+
+/** What the library says of an option, as a UsageError that says it of the flag; other errors as they are. */
+export function inFlags(flags: readonly Flag[], error: unknown): unknown {
+  if (!isOptionError(error)) return error;
+  const flag = flags.find(({ name }) => name === error.details['option']);
+  if (flag === undefined) return error;
+  const spelling = new Option(flag.flags).long!;
+  // The type of a value is of use in code, not on the command line, where everything is text at first.
+  const message = error.message.replace(`"${flag.name}"`, spelling).replace(/ \((number|string)\)$/, '');
+  return new UsageError(message, { cause: error });
 }
 
 /** By its code: the classes are not loaded before the engine is. */

@@ -106,11 +106,7 @@ export class Engine {
       );
     }
     requireKeep(nKeep, nCtx);
-    for (let i = 0; i < tokens.length; i++) {
-      const token = tokens[i]!;
-      if (Number.isInteger(token) && token >= 0 && token < this.nVocab) continue;
-      throw new OptionError(`token ${i} expected an id of 0..${this.nVocab - 1}, got ${token}`);
-    }
+    requireIds(tokens, this.nVocab);
     const sequence = new Sequence(request, nCtx, KV_BLOCK_SIZE, this.#isCausal);
     if (request.sampler) for (let i = 0; i < tokens.length; i++) request.sampler.accept(tokens[i]!);
     this.#waiting.push(sequence);
@@ -296,6 +292,18 @@ export class Engine {
     sequence.release(this.cache);
     this.cache.forgetAll();
     sequence.request.onError(error);
+  }
+}
+
+/**
+ * @param what  whose tokens they are, for the error
+ * @throws {OptionError} for a token that the vocabulary does not have
+ */
+export function requireIds(tokens: ArrayLike<number>, nVocab: number, what = ''): void {
+  for (let i = 0; i < tokens.length; i++) {
+    const token = tokens[i]!;
+    if (Number.isInteger(token) && token >= 0 && token < nVocab) continue;
+    throw new OptionError(`${what}token ${i} expected an id of 0..${nVocab - 1}, got ${token}`);
   }
 }
 

@@ -1,7 +1,7 @@
 // What most architectures are: a stack of layers of attention and a feed-forward part, which differ in the few things
 // that `Differences` names. An architecture's own file says which of them it has, as data.
 
-import { GgufError, UnsupportedError } from '../base/errors.ts';
+import { GgufError } from '../base/errors.ts';
 import { stepInputs } from '../graph/step.ts';
 import type { OutputKind, ProgramLimits } from '../graph/step.ts';
 import { Graph } from '../graph/tensor.ts';
@@ -21,8 +21,10 @@ import type { TransformerParameters } from './parameters.ts';
 
 /** All have defaults: llama's. */
 export interface Differences {
-  /** LayerNorm has biases, and a key of its own for its epsilon. Default RMSNorm. */
+  /** LayerNorm has a key of its own for its epsilon. Default RMSNorm. */
   readonly norm?: 'rms' | 'layer';
+  /** Whether LayerNorm has biases. Default true. */
+  readonly hasNormBias?: boolean;
   /** Where norms are: before attention and the feed-forward part, behind them, or both. Default `before`. */
   readonly norms?: 'before' | 'behind' | 'both';
   /** The feed-forward part reads what attention reads (`shared`), or with a norm of its own. Default: after it. */
@@ -66,7 +68,6 @@ export function decoder(differencesOf: DifferencesOf = () => ({})): Architecture
     const differences = differencesOf(p, p.read, file);
     const gguf = splitFused(file, p, differences);
     const experts = expertsOf(gguf, p, differences);
-    if (!p.hyperParameters.isCausal && differences.windowOf) throw unsupported(file, 'a window that is not causal');
     const normEps = p.read.nonNegative(`attention.layer_norm_${differences.norm === 'layer' ? '' : 'rms_'}epsilon`);
     const definition: ModelDefinition = {
       hyperParameters: p.hyperParameters,
@@ -91,8 +92,8 @@ function expertsOf(gguf: Gguf, { read, hyperParameters: p }: TransformerParamete
   const nExpert = read.natural('expert_count', 0);
   if (nExpert === 0) return undefined;
   if (gguf.tensors.has('blk.0.ffn_gate.0.weight')) {
-    const [what, remedy] = ['a tensor for each expert, as in files from before April 2024,', 'convert the model again'];
-    throw new UnsupportedError('UNSUPPORTED_FEATURE', `${gguf.source.name}: ${what} is not supported; ${remedy}`);
+    const what = 'a tensor for each expert, as in files from before April 2024,';
+    throw unsupported(gguf, what, 'convert the model again');
   }
   const nExpertUsed = read.count('expert_used_count');
   if (nExpertUsed > nExpert) {
@@ -117,7 +118,7 @@ function buildDecoder(
   const { norms = 'before', isGated = true } = d;
   const Norm = d.norm === 'layer' ? LayerNorm : RMSNorm;
   const norm = (x: Tensor, weight: string, name: string): Tensor =>
-    new Norm(weights.scope(weight), p.nEmbd, d.normEps).forward(x, name);
+    new Norm(weights.scope(weight), p.nEmbd, d.normEps, d.hasNormBias).forward(x, name);
   const scaled = (x: Tensor, factor: number | undefined, name: string): Tensor =>
     factor === undefined || factor === 1 ? x : graph.apply('scale', [x], { factor }, name);
   const rope = { pairing: 'interleaved', ...(d.pairing && { pairing: d.pairing }), ...ropeFor(limits.nCtx) } as const;
@@ -132,6 +133,10 @@ function buildDecoder(
       const normed = norms === 'before' ? part : norm(part, `${name}.${weight}`, `${name}.${kind}PostNorm`);
       return scaled(normed, d.residualScale, `${name}.${kind}Scaled`);
     };
+    const window = d.windowOf?.(layer);
+    if (window !== undefined && !p.isCausal) {
+      throw unsupported(gguf, 'a window of attention that is not causal', 'attention to all of a text is');
+    }
     const attention = new MultiHeadAttention(
       scope,
       {
@@ -141,7 +146,7 @@ function buildDecoder(
         scale: d.attentionScale,
         softcap: d.attentionSoftcap,
         hasSinks: d.hasSinks,
-        window: d.windowOf?.(layer),
+        window,
       },
       limits.nCtx,
     );
@@ -161,6 +166,9 @@ function buildDecoder(
       ? new MixtureOfExperts(scope, p.nEmbd, d.experts)
       : new (isGated ? GatedMLP : MLP)(scope, p.nEmbd, p.nFf, {}, d.activation ?? (isGated ? 'silu' : 'gelu'));
     x = graph.apply('add', [added(mlp.forward(input, name), 'post_ffw_norm', 'ffn'), between], {}, `${name}.residual`);
+  }
+  if (!graph.nodes.some(({ op }) => op === 'rope')) {
+    throw unsupported(gguf, 'a model of which no layer has rotary positions', 'one with some is');
   }
   const wanted = graph.apply('gatherRows', [x, step.outputRows], {}, 'wanted');
   const normed = norm(wanted, 'output_norm', 'outputNorm');

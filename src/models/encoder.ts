@@ -29,9 +29,12 @@ export const jinaBertV3 = encoder({ positions: 'rotary', ffn: 'plain' });
 function encoder(differences: Differences): Architecture {
   return async (file) => {
     const p = await readTransformer(file, false);
-    const { nHead, nHeadKv, headDim } = p.hyperParameters;
+    const { nHead, nHeadKv, headDim, isCausal } = p.hyperParameters;
     const [nQ, nKv] = [nHead * headDim, nHeadKv * headDim];
-    if (file.tensors.has('blk.0.attn_q_norm.weight')) throw unsupported(file, 'a norm of queries and keys');
+    if (isCausal) throw unsupported(file, 'an encoder that is causal', 'one whose tokens see all of a text is');
+    if (file.tensors.has('blk.0.attn_q_norm.weight')) {
+      throw unsupported(file, 'an encoder with a norm of queries and keys', 'one without is');
+    }
     // All tokens are of the first type: the first sentence of what once were two.
     const gguf = firstRowOf(
       splitRows(file, 'attn_qkv', { attn_q: nQ, attn_k: nKv, attn_v: nKv }),

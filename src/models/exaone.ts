@@ -7,8 +7,8 @@ import { windowed } from './parameters.ts';
 export const exaone = decoder(() => ({ pairing: 'halves' }));
 
 /** In the model of 32B, which its depth tells, most layers see a window of positions, and the others no positions. */
-export const exaone4 = decoder(({ hyperParameters: p }, { count }, gguf) => {
-  const isWindowed = p.nLayer === 64 ? windowed(gguf, p, 4) : undefined;
+export const exaone4 = decoder((p, { count }, gguf) => {
+  const isWindowed = p.hyperParameters.nLayer === 64 ? windowed(gguf, p, 4) : undefined;
   const window = count('attention.sliding_window', 4096);
   return {
     pairing: 'halves',

@@ -91,7 +91,9 @@ test('a missing tensor and one of a wrong shape are named', async () => {
     code: 'SHAPE_MISMATCH',
     message: /"blk\.0\.attn_qkv\.weight" expected shape \[192, 64\], got \[128, 64\]/,
   });
-  await assert.rejects(building(withTensor(file, 'blk.0.attn_qkv.weight')), { code: 'GGUF_MISSING' });
+  for (const name of ['blk.0.attn_qkv.weight', 'blk.0.ffn_norm.bias', 'output_norm.bias']) {
+    await assert.rejects(building(withTensor(file, name)), { code: 'GGUF_MISSING' }, name);
+  }
   await assert.rejects(building(withTensor(file, 'blk.1.ffn_up.bias')), {
     code: 'GGUF_MISSING',
     message: /"blk\.1\.ffn_up\.bias" is missing/,

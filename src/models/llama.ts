@@ -41,7 +41,7 @@ export const smollm3 = decoder(() => ({
  * OLMo 2: norms behind attention and the feed-forward part, not before them, and of queries and keys. OLMo 3 has layers
  * with a window besides, whose rotary positions are never stretched.
  */
-export const olmo2 = decoder(({ hyperParameters: p }, { natural }, gguf) => {
+export const olmo2 = decoder((p, { natural }, gguf) => {
   const window = natural('attention.sliding_window', 0);
   const isWindowed = windowed(gguf, p, 4);
   const isLocal = (layer: number): boolean => window > 0 && isWindowed(layer);

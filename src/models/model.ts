@@ -85,8 +85,8 @@ export function parametersOf(gguf: Gguf, architecture: string): ParameterReader 
       throw new GgufError('GGUF_INVALID', `${gguf.source.name}: "${key}" expected ${expected}, got ${value}`);
     };
   return {
-    count: reader('a positive integer', (n) => Number.isInteger(n) && n > 0),
-    natural: reader('an integer from 0 on', (n) => Number.isInteger(n) && n >= 0),
+    count: reader('a positive integer', (n) => Number.isSafeInteger(n) && n > 0),
+    natural: reader('an integer from 0 on', (n) => Number.isSafeInteger(n) && n >= 0),
     positive: reader('a positive number', (x) => x > 0 && x < Infinity),
     nonNegative: reader('a number from 0 on', (x) => x >= 0 && x < Infinity),
   };

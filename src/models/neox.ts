@@ -15,8 +15,9 @@ export const phi2 = decoder(() => ({ norm: 'layer', pairing: 'halves', isGated: 
 
 /** Falcon 7B. */
 export const falcon = decoder((_p, _read, gguf) => {
-  if (gguf.tensors.has('blk.0.attn_norm_2.weight'))
-    throw unsupported(gguf, 'a second norm beside the first (Falcon 40B)');
+  if (gguf.tensors.has('blk.0.attn_norm_2.weight')) {
+    throw unsupported(gguf, 'a second norm beside the first, as Falcon 40B has,', 'Falcon 7B runs');
+  }
   return { norm: 'layer', pairing: 'halves', isGated: false, parallel: 'shared' };
 });
 
@@ -26,7 +27,9 @@ export const starcoder2 = decoder(() => ({ norm: 'layer', pairing: 'halves', isG
 
 /** A layer without a norm before its feed-forward part has it beside attention. */
 export const stablelm = decoder((_p, _read, gguf) => {
-  if (gguf.tensors.has('blk.0.attn_q_norm.weight')) throw unsupported(gguf, 'a norm of each head with its own weights');
+  if (gguf.tensors.has('blk.0.attn_q_norm.weight')) {
+    throw unsupported(gguf, 'a norm for each head, as Stable LM 2 12B has,', 'the models of 1.6B and 3B run');
+  }
   const isParallel = !gguf.tensors.has('blk.0.ffn_norm.weight');
   return { norm: 'layer', pairing: 'halves', parallel: isParallel ? 'shared' : undefined };
 });

@@ -1,6 +1,7 @@
 // What decoders and encoders read from a file whatever their architecture: counts, heads, rotary positions.
 
 import { GgufError, UnsupportedError } from '../base/errors.ts';
+import { ANGLE_MAX, pow } from '../base/math.ts';
 import { readTensorBytes } from '../gguf/reader.ts';
 import type { Gguf } from '../gguf/reader.ts';
 import type { RopeConfig } from '../nn/rope.ts';
@@ -42,21 +43,23 @@ export async function readTransformer(gguf: Gguf, isCausal: boolean): Promise<Tr
 }
 
 /**
- * Whether a layer sees a window of positions only: of every few layers all but the last. How many, the file may say; a
- * list in the place of the number does not count, as in llama.cpp.
+ * Whether a layer sees a window of positions only: of every few layers all but the last; 0 means all. How many, the
+ * file may say; a list in the place of the number does not count, as in llama.cpp.
  */
 export function windowed(
   { metadata }: Gguf,
-  { architecture }: HyperParameters,
+  { read, hyperParameters: p }: TransformerParameters,
   period: number,
 ): (layer: number) => boolean {
-  const said = metadata.get(`${architecture}.attention.sliding_window_pattern`)?.value;
-  const every = typeof said === 'number' ? said : period;
+  const key = 'attention.sliding_window_pattern';
+  const isList = metadata.get(`${p.architecture}.${key}`)?.type === 'array';
+  const every = isList ? period : read.natural(key, period);
   return (layer) => every === 0 || layer % every < every - 1;
 }
 
-export function unsupported(gguf: Gguf, what: string): UnsupportedError {
-  return new UnsupportedError('UNSUPPORTED_FEATURE', `${gguf.source.name}: ${what} is not supported yet`);
+/** @param remedy  what works instead */
+export function unsupported({ source }: Gguf, what: string, remedy: string): UnsupportedError {
+  return new UnsupportedError('UNSUPPORTED_FEATURE', `${source.name}: ${what} is not supported yet; ${remedy}`);
 }
 
 function requireEvenHeads(
@@ -82,7 +85,10 @@ async function readRope(
 ): Promise<TransformerParameters['ropeFor']> {
   const scaling = gguf.metadata.getString(`${architecture}.rope.scaling.type`, 'linear');
   if (!['none', 'linear', 'yarn', 'longrope'].includes(scaling)) {
-    throw unsupported(gguf, `RoPE scaling "${scaling}" (none, linear, yarn and longrope are)`);
+    throw unsupported(gguf, `RoPE scaling "${scaling}"`, 'none, linear, yarn and longrope are');
+  }
+  if (gguf.metadata.has(`${architecture}.rope.dimension_sections`)) {
+    throw unsupported(gguf, 'a rotation in sections, for positions in images,', 'models of text alone run');
   }
   // The key of a factor in old files.
   const factor = scaling === 'none' ? 1 : positive('rope.scaling.factor', positive('rope.scale_linear', 1));
@@ -101,14 +107,28 @@ async function readRope(
     await read('rope_factors_short'),
     await read('rope_factors_long'),
   ];
-  return (nCtx) => ({ ...rope, freqFactors: all ?? (nCtx > nCtxOrig ? long : short) });
+  return (nCtx) => {
+    const config = { ...rope, freqFactors: all ?? (nCtx > nCtxOrig ? long : short) };
+    if (nCtx * turnMax(config) <= ANGLE_MAX) return config;
+    const keys = `"${architecture}.rope.freq_base", "…rope.scaling.factor" or the factors of frequencies`;
+    throw new GgufError(
+      'GGUF_INVALID',
+      `${gguf.source.name}: ${keys} turn positions too fast; convert the model again`,
+    );
+  };
+}
+
+/** Radians that a position turns any pair by, at most. */
+function turnMax({ nRot, freqBase, freqScale, freqFactors }: Omit<RopeConfig, 'pairing'>): number {
+  const least = freqFactors?.reduce((a, b) => Math.min(a, b), 1) ?? 1;
+  return (Math.max(1, freqScale) * Math.max(1, pow(freqBase, 2 / nRot - 1))) / least;
 }
 
 /** What Llama 3.1 and later, and Phi-3 for long contexts, divide each frequency by, where the file has it. */
 async function readFreqFactors(gguf: Gguf, name: string, nPair: number): Promise<Float32Array | undefined> {
   if (!gguf.tensors.has(name)) return undefined;
   const info = tensorOf(gguf, name, [nPair]);
-  if (info.dtype !== 'F32') throw unsupported(gguf, `tensor "${name}" in ${info.dtype} (F32 is)`);
+  if (info.dtype !== 'F32') throw unsupported(gguf, `tensor "${name}" in ${info.dtype}`, 'F32 is');
   const view = new DataView((await readTensorBytes(gguf, info)).buffer);
   const factors = Float32Array.from({ length: nPair }, (_, pair) => view.getFloat32(4 * pair, true));
   const bad = factors.find((factor) => !(factor > 0 && factor < Infinity));

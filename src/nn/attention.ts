@@ -123,7 +123,9 @@ export class MultiHeadAttention extends Module {
     };
     const values = store('values', v);
     const keys = store('keys', k);
-    const { scale = 1 / Math.sqrt(headDim), softcap = 0, window = 0 } = this.#config;
+    const { scale = 1 / Math.sqrt(headDim), softcap = 0, window: said = 0 } = this.#config;
+    // One that no text leaves is none: a file may name any number.
+    const window = said < limits.nCtx ? said : 0;
     const params = { nHead, nHeadKv, headDim, blockSize: KV_BLOCK_SIZE, scale, softcap, window };
     const operands = [q, keys, values, step.lastSeen, step.sequences, step.blockTables];
     if (this.#sinks) operands.push(this.#sinks);

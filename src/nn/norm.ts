@@ -23,18 +23,18 @@ export class RMSNorm extends Module {
   }
 }
 
-/** LayerNorm (arXiv:1607.06450). Weights `weight` [nEmbd], and `bias` [nEmbd] where there is one. */
+/** LayerNorm (arXiv:1607.06450). Weights `weight` and, unless it has none, `bias` [nEmbd]. */
 export class LayerNorm extends Module {
   readonly #scope: WeightScope;
   readonly #weight: Tensor;
   readonly #bias: Tensor;
   readonly #eps: number;
 
-  constructor(scope: WeightScope, nEmbd: number, eps: number) {
+  constructor(scope: WeightScope, nEmbd: number, eps: number, hasBias = true) {
     super();
     this.#scope = scope;
     this.#weight = scope.weight('weight', [nEmbd], ONES);
-    this.#bias = scope.has('bias')
+    this.#bias = hasBias
       ? scope.weight('bias', [nEmbd], ZEROS)
       : scope.graph.constant(`noBias.${nEmbd}`, [nEmbd], () => new Float32Array(nEmbd));
     this.#eps = eps;

@@ -103,8 +103,8 @@ const OTHER_DEFAULTS: Defaults = { addBos: false, addEos: false, addSpacePrefix:
 /**
  * Reads the vocabulary of a model from its GGUF metadata.
  * @throws {GgufError} GGUF_INVALID when lists disagree in length, an id lies outside the vocabulary, a score is not a
- *   number, a merge has not two sides, or a token to be added is not named; GGUF_MISSING for BPE without merges;
- *   GGUF_LIMIT for a token longer than 1024 UTF-16 units
+ *   number (for Unigram a finite one), a merge has not two sides, or a token to be added is not named; GGUF_MISSING for
+ *   BPE without merges; GGUF_LIMIT for a token longer than 1024 UTF-16 units, or special tokens of 2^19 together
  */
 export function readVocabulary(metadata: MetadataReader): Vocabulary {
   const model = metadata.getString('tokenizer.ggml.model');

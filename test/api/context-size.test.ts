@@ -64,6 +64,11 @@ test('estimateMemory tells what each context takes with each type of the cache, 
     const { memory } = await inspectModel(MODEL, { ...OPTIONS, kvType, nCtx: 'fit' });
     assert.equal(nCtxFit, memory?.nCtx ?? 0);
   }
+  const fitting = (await estimateMemory(MODEL, { ...OPTIONS, nCtx: 'fit' })).caches;
+  assert.deepEqual(
+    fitting.map(({ contexts }) => contexts.map(({ nCtx, fits }) => [nCtx, fits])),
+    estimate.caches.map(({ nCtxFit, problem }) => (problem === undefined ? [[nCtxFit, true]] : [])),
+  );
   const [only, ...others] = (await estimateMemory(MODEL, { ...OPTIONS, nCtx: 100, kvType: 'F32' })).caches;
   assert.deepEqual([only!.kvType, only!.contexts.map(({ nCtx }) => nCtx), others], ['F32', [100], []]);
 });
@@ -73,6 +78,14 @@ test('a context beyond what WebAssembly can hold has its numbers all the same, a
   const { totalBytes, weightsBytes, kvBytes, fits } = cache!.contexts[0]!;
   assert.ok(totalBytes > 2 ** 34 && weightsBytes + kvBytes <= totalBytes);
   assert.equal(fits, false);
+});
+
+test('no context is chosen that could not be asked for, whatever a file says that the model was trained for', async (t) => {
+  t.mock.method(process, 'availableMemory', () => 2 ** 40);
+  const bytes = smallModel({ nCtx: 2 ** 31 });
+  const { caches, nCtxTrain } = await estimateMemory(bytes, { ...OPTIONS, kvType: 'F16' });
+  assert.deepEqual([caches[0]!.contexts.at(-1)!.nCtx, caches[0]!.nCtxFit, nCtxTrain], [2 ** 20, 2 ** 20, 2 ** 31]);
+  assert.equal((await inspectModel(bytes, { ...OPTIONS, nCtx: 'fit' })).memory!.nCtx, 2 ** 20);
 });
 
 test('with room enough it is what the model was trained for; with none it is an error', async (t) => {

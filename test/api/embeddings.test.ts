@@ -3,9 +3,10 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { cosineSimilarity, loadModel } from '../../src/index.ts';
 import type { EmbedOptions, LoadOptions, Model } from '../../src/index.ts';
-import { randomDecoderGguf } from '../random-decoder.ts';
+import { FILE_KINDS, randomDecoderGguf } from '../random-decoder.ts';
 import { CLS, ENCODER_KINDS, SEP, randomEncoderGguf } from '../random-encoder.ts';
 import type { EncoderShape } from '../random-encoder.ts';
 import { u32 } from '../random-model.ts';
@@ -73,7 +74,7 @@ for (const thread of THREADS) {
       const texts = Array.from({ length: 3000 }, (_, i) => `${i} ${'a '.repeat(50)}`);
       const controller = new AbortController();
       const running = model.embed(texts, { signal: controller.signal });
-      setTimeout(() => controller.abort(new Error('enough')), 30);
+      void setTimeout(30).then(() => controller.abort(new Error('enough')));
       await assert.rejects(running, /^Error: enough$/);
       await assert.rejects(model.embed('a', { signal: AbortSignal.abort(new Error('before')) }), /before/);
       assert.equal((await model.embed('a')).data.length, 1);
@@ -110,7 +111,7 @@ for (const thread of THREADS) {
       for (const [texts, options, message] of [
         [7, {}, /"texts" expected a text or an array of texts/],
         [['a', 7], {}, /"texts\[1\]" expected a text, or an array of token ids/],
-        [['a', [1, -1]], {}, /"texts\[1\]"/],
+        [['a', [1, -1]], {}, /"texts\[1\]\[1\]" expected a token id, an integer from 0 on, got -1/],
         [[[]], {}, /"texts\[0\]" is empty/],
         ['a', { pooling: 'max' }, /"pooling" expected one of mean, cls, last, got "max"/],
         ['a', { normalize: 1 }, /"normalize"/],
@@ -119,7 +120,8 @@ for (const thread of THREADS) {
       ] as const) {
         await assert.rejects(embed(texts, options), { code: 'INVALID_OPTION', message });
       }
-      await assert.rejects(embed([[CLS, 300, SEP]]), { code: 'INVALID_OPTION', message: /id of 0\.\.299, got 300/ });
+      const unknown = { code: 'INVALID_OPTION', message: /"texts\[1\]": token 1 expected an id of 0\.\.299, got 300/ };
+      await assert.rejects(embed(['a', [CLS, 300, SEP]]), unknown);
       const none = { data: [], usage: { promptTokens: 0, totalTokens: 0 }, pooling: 'mean' };
       assert.deepEqual(await embed([]), none);
     });
@@ -193,11 +195,24 @@ test('how a file wants it pooled counts, and a way that is not supported is refu
 test('a decoder whose file says that it is not causal is an encoder', async () => {
   const metadata = { 'attention.causal': { type: 'bool', value: false }, pooling_type: u32(2) } as const;
   const shape = { ...SHAPE, dtype: 'F32', nHeadKv: 1, headDim: 32 } as const;
-  const bytes = randomDecoderGguf({ architecture: 'qwen2', metadata: () => metadata }, shape);
-  await using model = await loadModel(bytes, STRICT);
-  const embed = async (last: number) => (await vectors(model, [[BOS, 270, last]]))[0];
-  assert.notDeepEqual(await embed(280), await embed(281), 'the first token sees the last');
-  await assert.rejects(model.generate('a').result, { code: 'UNSUPPORTED_FEATURE' });
+  // The second has windows when it is deeper.
+  for (const kind of [{ architecture: 'qwen2' }, FILE_KINDS['exaone4']!]) {
+    const bytes = randomDecoderGguf({ ...kind, metadata: () => metadata }, shape);
+    await using model = await loadModel(bytes, STRICT);
+    const embed = async (last: number) => (await vectors(model, [[BOS, 270, last]]))[0];
+    assert.notDeepEqual(await embed(280), await embed(281), 'the first token sees the last');
+    await assert.rejects(model.generate('a').result, { code: 'UNSUPPORTED_FEATURE' });
+  }
+  const windowed = randomDecoderGguf({ ...FILE_KINDS['gemma2']!, metadata: () => metadata }, shape);
+  await assert.rejects(loadModel(windowed, STRICT), { code: 'UNSUPPORTED_FEATURE', message: /window .* not causal/ });
+});
+
+test('an encoder whose file says that it is causal is refused, since nobody has one', async () => {
+  const error = await loadModel(bert({ isCausal: true }), STRICT).catch((reason) => reason);
+  assert.deepEqual(
+    [error.code, /encoder that is causal is not supported/.test(error.message)],
+    ['UNSUPPORTED_FEATURE', true],
+  );
 });
 
 test('the context may be smaller than was learned, but not larger', async () => {
@@ -207,13 +222,24 @@ test('the context may be smaller than was learned, but not larger', async () => 
   await assert.rejects(loadModel(bert(), { ...STRICT, nCtx: 65 }), { code: 'INVALID_OPTION', message: /at most 64/ });
 });
 
-test('a model that is closed meanwhile ends the texts that wait', async () => {
-  const model = await loadModel(smallModel(), STRICT);
-  const running = model.embed(Array.from({ length: 500 }, () => 'a '.repeat(N_CTX / 4)));
-  await model.close();
-  await assert.rejects(running, { code: 'MODEL_CLOSED' });
-  await assert.rejects(model.embed('a'), { code: 'MODEL_CLOSED' });
-});
+for (const thread of THREADS) {
+  test(`a model that is closed meanwhile ends the texts that wait, in thread: ${thread}`, async () => {
+    // While texts become tokens, and while they are evaluated.
+    for (const waitMs of [0, 50]) {
+      const model = await loadModel(smallModel(), { ...STRICT, thread });
+      const running = model.embed(Array.from({ length: 2000 }, () => 'a '.repeat(N_CTX / 4)));
+      running.catch(() => {});
+      await setTimeout(waitMs);
+      await model.close();
+      const ended = await Promise.race([
+        running.catch((error) => error.code),
+        setTimeout(5000, 'never', { ref: false }),
+      ]);
+      assert.equal(ended, 'MODEL_CLOSED');
+      await assert.rejects(model.embed('a'), { code: 'MODEL_CLOSED' });
+    }
+  });
+}
 
 test('cosine similarity is 1, 0 and -1 for the same, a right angle and the opposite, and 0 beside nothing', () => {
   assert.equal(cosineSimilarity([3, 4], [6, 8]), 1);

@@ -146,7 +146,7 @@ test('a Q8_0 cache is for models whose heads it takes; others are refused with w
 });
 
 test('in a pipe there are no escape codes and no progress bar', async () => {
-  const { stdout, stderr } = await runCommand(['run', small, '-p', 'a', '-n', '3', '--verbose']);
+  const { stdout, stderr } = await runCommand(['run', small, '-p', 'a', '-n', '3', '--temp', '0', '--verbose']);
   for (const control of ['\u001b', '\r']) assert.ok(!(stdout + stderr).includes(control), stdout + stderr);
   assert.match(stderr, /^llama, [\d,]+ parameters, 64 tokens of context, [\d.]+ KiB; wasm .*; loaded in \d+ ms\n/);
 });

@@ -56,6 +56,7 @@ const CASES: readonly Case[] = [
       [`${name} of Infinity`, 'GGUF_INVALID', named, [key, f32(Infinity)]],
       [`${name} as text`, 'GGUF_INVALID', named, [key, text('4')]],
       [`${name} of 2^63`, 'GGUF_INVALID', named, [key, u64(2n ** 63n)]],
+      [`${name} of 1e30`, 'GGUF_INVALID', named, [key, f32(1e30)]],
     ];
     if (name !== 'attention.head_count_kv') cases.push([`no ${name}`, 'GGUF_MISSING', named, [key, undefined]]);
     return cases;
@@ -95,7 +96,20 @@ const CASES: readonly Case[] = [
     ['llama.rope.scaling.type', text('linear')],
     ['llama.rope.scaling.factor', f32(factor)],
   ]),
+  ['a RoPE base of nearly nothing', 'GGUF_INVALID', /freq_base.*too fast/, ['llama.rope.freq_base', f32(1e-30)]],
+  [
+    'a RoPE factor of nearly nothing',
+    'GGUF_INVALID',
+    /scaling\.factor.*too fast/,
+    ['llama.rope.scaling.factor', f32(1e-30)],
+  ],
   ['unknown RoPE scaling', 'UNSUPPORTED_FEATURE', /"dynamic"/, ['llama.rope.scaling.type', text('dynamic')]],
+  [
+    'a rotation in sections',
+    'UNSUPPORTED_FEATURE',
+    /sections.*models of text alone run/,
+    ['llama.rope.dimension_sections', f32s([8, 8, 0, 0])],
+  ],
   [
     'YaRN of a context of 0',
     'GGUF_INVALID',
@@ -117,6 +131,7 @@ const CASES: readonly Case[] = [
     ['llama.expert_count', u32(2 ** 32 - 1)],
     ['llama.expert_used_count', u32(2 ** 32 - 1)],
   ],
+  ['a pooling of text', 'GGUF_INVALID', /pooling_type/, ['llama.pooling_type', text('mean')]],
   ['no architecture', 'GGUF_MISSING', /general\.architecture/, ['general.architecture', undefined]],
   [
     'an unknown architecture',
@@ -174,8 +189,9 @@ describe('a model file is refused that has', () => {
   for (const [what, code, message, ...changes] of CASES) {
     test(what, async () => {
       const bytes = await edit(changes);
+      const onProgress = (): void => assert.fail('weights were read');
       for (const kernels of ['auto', 'reference'] as const) {
-        const error = await refusalOf(bytes, { thread: 'inline', threads: 1, kernels });
+        const error = await refusalOf(bytes, { thread: 'inline', threads: 1, kernels, onProgress });
         assert.equal(error.code, code, String(error));
         assert.match(error.message, message);
       }

@@ -149,6 +149,12 @@ describe('a model file is refused', () => {
       },
     ],
     [
+      'with a tensor in a layer that nobody reads',
+      'UNSUPPORTED_FEATURE',
+      /tensor "blk\.1\.attn_q\.scale" belongs to a variant of "llama".*use another/,
+      (content) => setTensor(content, { name: 'blk.1.attn_q.scale', dtype: 'F32', shape: [1] }, 4),
+    ],
+    [
       'with a matrix in a type that has no kernels',
       'UNSUPPORTED_DTYPE',
       /"blk\.0\.ffn_gate\.weight".*I16.*Q8_0/,
@@ -228,6 +234,20 @@ describe('weights that are no numbers are refused by the name of their tensor', 
       }
     }
   });
+});
+
+test('a vector that is not finite fails with NUMERIC, and the model goes on', async () => {
+  const huge = Uint8Array.from([0, 0, 0x7f, 0x7f]);
+  const file = await editedModel((content) => {
+    for (let i = 0; i < 256; i++) setBytes(content, 'output_norm.weight', 4 * i, [...huge]);
+  });
+  await using model = await loadModel(file, INLINE);
+  for (const pooling of ['mean', 'last'] as const) {
+    await assert.rejects(model.embed(['1', '2'], { pooling }), {
+      code: 'NUMERIC',
+      message: /vector of "texts\[0\]" is not finite.*weights are broken.*or too large/,
+    });
+  }
 });
 
 test('a refused file is closed', { skip: process.platform !== 'linux' && 'lists open files by /proc' }, async () => {
