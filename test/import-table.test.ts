@@ -56,9 +56,9 @@ test('oxlint accepts what the table allows, and leaves tests alone', () => {
 });
 
 const FORBIDDEN: readonly [file: string, specifier: string][] = [
-  ['src/backend/wasm/kernels/matmul.ts', '../../../engine/engine.ts'],
-  ['src/backend/wasm/kernels/matmul.ts', '../pool.ts'],
-  ['src/backend/wasm/emit/listing.ts', '../kernels/matmul.ts'],
+  ['src/backend/wasm/kernels/matmul/matmul.ts', '../../../../engine/engine.ts'],
+  ['src/backend/wasm/kernels/matmul/matmul.ts', '../../pool.ts'],
+  ['src/backend/wasm/emit/listing.ts', '../kernels/matmul/matmul.ts'],
   ['src/backend/reference/executor.ts', '../../graph/plan.ts'],
   ['src/backend/reference/executor.ts', '../wasm/memory.ts'],
   ['src/base/dtype.ts', '../gguf/reader.ts'],
@@ -80,8 +80,8 @@ for (const [file, specifier] of FORBIDDEN) {
 }
 
 const ALLOWED: readonly [file: string, specifier: string][] = [
-  ['src/backend/wasm/kernels/matmul.ts', '../emit/expression.ts'],
-  ['src/backend/wasm/kernels/matmul.ts', '../../../graph/plan.ts'],
+  ['src/backend/wasm/kernels/matmul/matmul.ts', '../../emit/expression.ts'],
+  ['src/backend/wasm/kernels/matmul/matmul.ts', '../../../../graph/plan.ts'],
   ['src/backend/wasm/pool.ts', './kernels/table.ts'],
   ['src/backend/reference/executor.ts', '../../graph/operations.ts'],
   ['src/backend/reference/executor.ts', '../executor.ts'],

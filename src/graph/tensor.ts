@@ -23,8 +23,8 @@ export type Shape = readonly Dim[];
 
 /**
  * Activations quantised to 8 bits on the fly. A row of n values is n/32 blocks: f32 scale, two i16 with the sums of the
- * first and of the last 16 quants, two with the sums of the last eight of each 16, and 32 quants: signed bytes in `Q8A`,
- * in an order that the kernels choose, i16 in `Q8W`.
+ * first and of the last 16 quants, two with the sums of the last eight of each 16, and 32 quants: signed bytes in
+ * `Q8A`, in an order that the kernels choose, i16 in `Q8W`.
  */
 export type ActivationDType = 'Q8A' | 'Q8W';
 

@@ -282,7 +282,7 @@ export class BlockReader {
     }
   }
 
-  /** Steps and what gives the bits of plane `p` in the step's vector `h`, moved down by `shift` from where they belong. */
+  /** Steps, and what gives the bits of plane `p` in a step's vector `h`, moved down by `shift` from their place. */
   *#eachStep(
     w: Expr<'ptr'>,
   ): Generator<readonly [step: number, bitsOf: (p: number, h: number, shift: number) => Vector]> {

@@ -12,8 +12,8 @@ import { groupSizes, quantizedFormatOf } from './layout.ts';
 export const BUNDLE_MAX = 2;
 
 /**
- * Groups that lie bundled: of each block their headers, then their parts in turn. A tile that takes a whole bundle reads
- * one stream, which memory gives twice as fast as two.
+ * Groups that lie bundled: of each block their headers, then their parts in turn. A tile that takes a whole bundle
+ * reads one stream, which memory gives twice as fast as two.
  */
 export const bundleOf = (dtype: DType, { wide }: KernelVariant): 1 | typeof BUNDLE_MAX =>
   wide && quantizedFormatOf(dtype) ? BUNDLE_MAX : 1;

@@ -140,7 +140,7 @@ function shiftSumOf(f: FunctionBuilder, unit: number, scaleColumns: number, xSum
       turned.set(i16x8.sub(xSums, last));
     }
     return (value: Expr<'v128'>, { first, both }: NonNullable<PairedScales['shift']>, h: number): Expr<'v128'> => {
-      const scaled = i32x4.shl(value, -Math.log2(unit));
+      const scaled = i32x4.shl(value, 31 - Math.clz32(1 / unit));
       // In this order of operands, or V8 does not pair the halves.
       if (scaleColumns === 32) return i32x4.add(scaled, i32x4.mul(total, first[h]!));
       const turnedSum = i32x4.add(scaled, i32x4.dot_i16x8_s(first[h]!, turned));

@@ -6,8 +6,8 @@
 // are 16 vectors v of 16 bytes; a plane of n bits stores v, v + 2n, v + 4n … in the same bytes, from the low bits on.
 // Levels that are sums of terms have a plane for each mask of theirs.
 //   quads  vector 2s + h: rows 4h .. 4h + 3, columns 4s .. 4s + 3 of each: what the relaxed dot product wants
-//   split  as quads, but of columns 2s, 2s + 1, 16 + 2s, 17 + 2s: where products are added in pairs, to sums of 16 bits,
-//          those of the first and of the last 16 columns stay apart
+//   split  as quads, but of columns 2s, 2s + 1, 16 + 2s, 17 + 2s: where products are added in pairs, to sums of 16
+//          bits, those of the first and of the last 16 columns stay apart
 //   pairs  vector v: all rows, columns 2v and 2v + 1 of each: what the dot product of 16-bit integers wants
 
 import { BLOCK_FORMATS } from '../../../../base/dtype.ts';
