@@ -29,7 +29,7 @@ export interface Expansion {
    * For each eight quants: a bit each, `eight`; or seven of them, and in all an even number is set, `even`. Quants are
    * in the order of the values: integers with their highest bit, and where the sign is set, all their bits are
    * inverted. Or quants are the integers, and signs are those of the scales: one each, `scale`; or one for each half of
-   * a scale's values, `halves`, of which the first is the scale's, and the scale is made even where the last is another.
+   * a scale's values, `halves`: the first is the scale's, and the scale is made even where the last is another.
    */
   readonly signs: readonly BitField[];
   readonly signKind: 'eight' | 'even' | 'scale' | 'halves';
