@@ -47,8 +47,8 @@ for (const [name, kind] of Object.entries(FILE_KINDS)) {
 
 /** Larger siblings of what runs. */
 const REFUSED: readonly (readonly [name: string, kind: FileKind, reason: RegExp])[] = [
-  ['StableLM 2 12B', { ...FILE_KINDS['stablelm']!, qkNorm: 'head' }, /a norm of each head with its own weights/],
-  ['Command R+', { ...FILE_KINDS['command-r']!, qkNorm: 'head' }, /a norm of each head with its own weights/],
+  ['StableLM 2 12B', { ...FILE_KINDS['stablelm']!, qkNorm: 'head' }, /a norm for each head/],
+  ['Command R+', { ...FILE_KINDS['command-r']!, qkNorm: 'head' }, /a norm for each head/],
   ['Falcon 40B', { ...FILE_KINDS['falcon']!, layerNorms: ['attn_norm', 'attn_norm_2'] }, /a second norm .*Falcon 40B/],
 ];
 

@@ -23,7 +23,7 @@ const GRAIN_BYTES = 1 << 17;
 /** Pieces that are read or packed at the same time. */
 const PIECE_COUNT = 2;
 
-/** Matrices, and stacks of them, are packed in groups of eight rows; vectors are kept as f32. */
+/** Matrices, and stacks of them, are packed in bundles of groups of eight rows; vectors are kept as f32. */
 export const isPacked = (leaf: Tensor): boolean => leaf.op === 'weight' && leaf.shape.length > 1;
 
 /** Bytes that a weight takes in memory, which for a packed one is that of whole bundles. */
