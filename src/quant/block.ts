@@ -67,8 +67,6 @@ export interface QuantizedFormat {
   /** One for every `scaleColumns` values: bytes, signed once `scaleOffset` (0 by default) is subtracted. */
   readonly scales?: readonly Field[];
   readonly scaleOffset?: number;
-  /** Scales of 16 values that are 2s + 1, s of four bits: kernels keep s. */
-  readonly hasOddScales?: boolean;
   readonly shift?: number;
   readonly mins?: readonly Field[];
 }

@@ -10,7 +10,7 @@ import { EXPANDED_QUANTS_AT, EXPANDED_SCALES_AT } from './expansion.ts';
 import type { BitField, Expansion } from './expansion.ts';
 import { IQ1_S_GRID, IQ2_S_GRID, IQ2_XS_GRID, IQ2_XXS_GRID, IQ3_S_GRID, IQ3_XXS_GRID } from './tables.ts';
 
-type Family = Pick<QuantizedFormat, 'bits' | 'levels' | 'terms' | 'offset' | 'shift' | 'dFactor' | 'hasOddScales'>;
+type Family = Pick<QuantizedFormat, 'bits' | 'levels' | 'terms' | 'offset' | 'shift' | 'dFactor'>;
 
 /** Levels by quant, in ascending order. */
 const mirrored = (magnitudes: readonly number[]): number[] => [
@@ -29,7 +29,6 @@ const IQ2: Family = {
   offset: 60,
   dFactor: 1 / 8,
 };
-const IQ2_FINE: Family = { ...IQ2, hasOddScales: true };
 const IQ3_FINE: Family = {
   bits: 4,
   levels: mirrored([4, 12, 20, 28, 36, 44, 52, 62]),
@@ -86,7 +85,7 @@ export const IQ2_XXS: QuantizedFormat = gridFormat(
 
 export const IQ2_XS: QuantizedFormat = gridFormat(
   'IQ2_XS',
-  IQ2_FINE,
+  IQ2,
   {
     grid: IQ2_XS_GRID,
     d: D,
@@ -100,7 +99,7 @@ export const IQ2_XS: QuantizedFormat = gridFormat(
 
 export const IQ2_S: QuantizedFormat = gridFormat(
   'IQ2_S',
-  IQ2_FINE,
+  IQ2,
   {
     grid: IQ2_S_GRID,
     d: D,

@@ -188,9 +188,8 @@ export class BlockReader {
   /** Bytes are pairs: of row 0 those of the first and of the last 16 columns, and so on. */
   #scalesOf16(w: Expr<'ptr'>): void {
     const f = this.#f;
+    const bytes = f.let('scalePairs', v128.load(w));
     const nibble = splatI32(0x0f0f0f0f);
-    if (this.pairs && this.format.hasOddScales) return this.#oddScales(this.pairs.scale, w);
-    const bytes = f.let('scalePairs', this.format.hasOddScales ? this.#oddBytes(w) : v128.load(w));
     if (this.pairs) return this.#pairedScales(this.pairs, bytes, nibble);
     const words = f.local('v128', 'words');
     const split = (source: Vector, use: (value: Vector, i: number, h: number) => void): void => {
@@ -219,24 +218,6 @@ export class BlockReader {
     if (!isShared) return;
     split(v128.and(i16x8.shr_u(bytes, 4), nibble), (value, i, h) => {
       this.parts[i]!.minimum![h]!.set(product(value, this.dMin![h]!));
-    });
-  }
-
-  /** Pairs of bytes 2s + 1 of pairs of s in a byte. */
-  #oddBytes(w: Expr<'ptr'>): Vector {
-    const nibbles = this.#f.let('nibbles', v128.load8x8_u(w));
-    const first = v128.and(i16x8.shl(nibbles, 1), splatI32(0x001e001e));
-    const last = v128.and(i16x8.shl(nibbles, 5), splatI32(0x1e001e00));
-    return v128.or(v128.or(first, last), splatBytes(1));
-  }
-
-  /** The same as pairs of 16-bit integers. */
-  #oddScales(scale: Halves, w: Expr<'ptr'>): void {
-    const nibbles = this.#f.let('nibbles', v128.load8x8_u(w));
-    const words = [i32x4.extend_low_i16x8_u(nibbles), i32x4.extend_high_i16x8_u(nibbles)];
-    scale.forEach((pairs, h) => {
-      const moved = i32x4.mul(splatI32(2 + (1 << 13)), words[h]!);
-      pairs.set(v128.or(v128.and(moved, splatI32(0x001e001e)), splatI32(0x00010001)));
     });
   }
 

@@ -65,9 +65,8 @@ export const sharesBytes = ({ scaleColumns, hasMinima }: QuantizedFormat): boole
 
 /** Where the parts of 32 columns lie, from their start. */
 export function layoutOf32(format: QuantizedFormat) {
-  const { scaleColumns, hasMinima, hasOddScales = false } = format;
-  const nScales = scaleColumns === 0 ? 0 : 32 / scaleColumns;
-  const scaleBytes = ROWS * (hasOddScales ? nScales / 2 : nScales);
+  const { scaleColumns, hasMinima } = format;
+  const scaleBytes = scaleColumns === 0 ? 0 : (32 / scaleColumns) * ROWS;
   let sizeBytes = scaleBytes + (scaleColumns === 32 && hasMinima ? ROWS : 0);
   const planes = planesOf(format).map((plane) => {
     const at = sizeBytes;

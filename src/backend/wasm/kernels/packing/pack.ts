@@ -259,12 +259,6 @@ function packedScales({ f, rows }: Group, format: QuantizedFormat): Local<'v128'
 }
 
 function storeScales({ to: { part } }: Group, format: QuantizedFormat, pairs: Local<'v128'>): void {
-  if (format.hasOddScales) {
-    // The first scale of a row in the low half of a byte, the last in the high half.
-    const [first, last] = [splatI32(0x000f000f), splatI32(0x00f000f0)];
-    const nibbles = v128.or(v128.and(i16x8.shr_u(pairs, 1), first), v128.and(i16x8.shr_u(pairs, 5), last));
-    return v128.store64_lane(part, i8x16.narrow_i16x8_u(nibbles, v128.zero()), 0);
-  }
   if (format.scaleColumns === 16) return v128.store(part, pairs);
   const apart = i8x16.shuffle(pairs, pairs, [0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15]);
   if (format.hasMinima) v128.store(part, apart);
