@@ -12,6 +12,7 @@ import { WasmExecutor } from '../src/backend/wasm/executor.ts';
 import { Random } from '../src/base/random.ts';
 import { Graph } from '../src/graph/tensor.ts';
 import type { Tensor } from '../src/graph/tensor.ts';
+import { enableWideVectors } from '../src/index.ts';
 import { MultiHeadAttention } from '../src/nn/attention.ts';
 import { Dropout, DropoutRng } from '../src/nn/dropout.ts';
 import type { Initial, WeightScope } from '../src/nn/module.ts';
@@ -47,6 +48,8 @@ const { values: flags } = parseArgs({
   options: { json: { type: 'boolean' }, out: { type: 'string' }, threads: { type: 'string', default: '2' } },
 });
 const nThreads = Number(flags.threads);
+// As the command line does.
+enableWideVectors();
 
 /** Rounds in which the two sides take turns. */
 const ROUNDS = 10;
