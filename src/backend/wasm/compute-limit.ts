@@ -115,13 +115,13 @@ function integerBlock(
 ) {
   const isPairs = interleavingOf(format, variant) === 'pairs';
   const sums = isPairs ? pairSums(f, x.length, 1) : quadSums(f, x.length, 1, format, variant);
-  const addTurns = turnProducts(f, [sums], x);
+  const addTurns = turnProducts(f, sums, x);
   const turns = Array.from({ length: isPairs ? 16 : 8 }, (_, turn): Turn => {
     return { turn, terms: sums.map(() => [v128.load(w, 32 * turn), v128.load(w, 32 * turn + 16)]) };
   });
   return (): void => {
     for (const each of sums) each.begin();
-    addTurns([turns.values()]);
+    addTurns(turns);
     x.forEach((_, c) => halves.forEach((sum, h) => sum.set(v128.xor(sum, totalOf(sums, c, 0, h)))));
   };
 }

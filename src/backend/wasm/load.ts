@@ -13,7 +13,6 @@ import type { LoadProgress, WeightSource } from '../executor.ts';
 import { INPUT_SLOT, OUT_SLOT, PARAM_SLOT, SLOT_BYTES, setAddress } from './kernels/kernel.ts';
 import type { Routine } from './kernels/kernel.ts';
 import { PACKING_OVERREAD_BYTES, packKernelOf } from './kernels/packing/pack.ts';
-import { BUNDLE_MAX } from './kernels/matmul/groups.ts';
 import { groupBlockBytes, quantizedFormatOf } from './kernels/matmul/layout.ts';
 
 /** Bytes that are read at once, where eight rows are not more. */
@@ -23,13 +22,13 @@ const GRAIN_BYTES = 1 << 17;
 /** Pieces that are read or packed at the same time. */
 const PIECE_COUNT = 2;
 
-/** Matrices, and stacks of them, are packed in bundles of groups of eight rows; vectors are kept as f32. */
+/** Matrices, and stacks of them, are packed in groups of eight rows; vectors are kept as f32. */
 export const isPacked = (leaf: Tensor): boolean => leaf.op === 'weight' && leaf.shape.length > 1;
 
-/** Bytes that a weight takes in memory, which for a packed one is that of whole bundles. */
+/** Bytes that a weight takes in memory, which for a packed one is that of whole groups. */
 export function packedBytes(leaf: Tensor): number {
   if (!isPacked(leaf)) return 4 * elementsMax(leaf);
-  return BUNDLE_MAX * Math.ceil(rowCount(leaf) / (8 * BUNDLE_MAX)) * groupOf(leaf).packedBytes;
+  return Math.ceil(rowCount(leaf) / 8) * groupOf(leaf).packedBytes;
 }
 
 function rowCount(leaf: Tensor): number {
@@ -46,10 +45,10 @@ function groupOf(leaf: Tensor): { fileBytes: number; packedBytes: number; nBlock
   return { fileBytes: 8 * rowBytes(dtype, nColumns), packedBytes: nBlocks * groupBlockBytes(dtype), nBlocks };
 }
 
-/** Groups of eight rows that are read at once: whole bundles, or all there are. */
+/** Groups of eight rows that are read at once. */
 function groupsAtOnce(leaf: Tensor): number {
-  const nBundles = Math.floor(PIECE_BYTES / groupOf(leaf).fileBytes / BUNDLE_MAX);
-  return Math.min(Math.ceil(rowCount(leaf) / 8), BUNDLE_MAX * Math.max(1, nBundles));
+  const nGroups = Math.floor(PIECE_BYTES / groupOf(leaf).fileBytes);
+  return Math.min(Math.ceil(rowCount(leaf) / 8), Math.max(1, nGroups));
 }
 
 /** Bytes of the place where a piece waits: room for whole groups and for what a kernel reads beyond. */

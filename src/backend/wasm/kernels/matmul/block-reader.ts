@@ -1,14 +1,14 @@
 // Reads packed blocks of quantised formats: scales, quants as bytes or 16-bit integers, and exact values. Emits.
 
-import { BLOCK_FORMATS } from '../../../../base/dtype.ts';
 import type { QuantizedFormat } from '../../../../quant/block.ts';
 import type { Expr, Local } from '../../emit/expression.ts';
 import type { FunctionBuilder } from '../../emit/function-builder.ts';
-import { f32x4, i16x8, i32, i32x4, i8x16, v128 } from '../../emit/operations.ts';
+import { f32x4, i16x8, i32, i32x4, i8x16, ptr, v128 } from '../../emit/operations.ts';
 import { HalfToFloat, splatF32, splatI32 } from '../floats.ts';
 import type { KernelVariant } from '../kernel.ts';
 import {
   HALF_ROWS_BYTES,
+  groupSizes,
   SPLIT_COLUMNS,
   interleavingOf,
   isBiased,
@@ -22,8 +22,6 @@ import {
   termsOf,
 } from './layout.ts';
 import type { Plane } from './layout.ts';
-import { GroupWalk } from './groups.ts';
-import type { Cursor } from './groups.ts';
 
 type Vector = Expr<'v128'>;
 /** Of rows 0..3 and of rows 4..7. */
@@ -122,11 +120,6 @@ export class BlockReader {
         : undefined;
     this.#ofTerms = planesOf(format).map(() => halves('number'));
     this.#lookUp = levelTable(f, format, variant);
-  }
-
-  /** Blocks of 32 columns that share d and dmin. */
-  get nParts32(): number {
-    return BLOCK_FORMATS[this.format.dtype].blockElements / 32;
   }
 
   /** d and dmin, from the start of the block. */
@@ -244,7 +237,7 @@ export class BlockReader {
 
   /**
    * The quants of the 32 columns at `w` as bytes, four columns a step: the vectors 2·step and 2·step + 1. Steps come in
-   * an order of their own. What a step needs is emitted when it is asked for, so that readers can take turns.
+   * an order of their own. What a step needs is emitted when it is asked for.
    */
   *steps(w: Expr<'ptr'>): Generator<Turn> {
     const planes = planesOf(this.format);
@@ -400,33 +393,26 @@ function ofPair(bytes: Local<'v128'>, h: number, j: number): Vector {
   return j === 0 ? i32x4.shr_s(i32x4.shl(words, 16), 16) : i32x4.shr_s(words, 16);
 }
 
-/** A group of eight rows of W, and what reads it. */
-interface ReadGroup {
-  readonly reader: BlockReader;
-  readonly at: Cursor;
-}
-
-/** Runs `body` for each 32 columns of `nBlocks` blocks of some groups, with the scales read; moves them along. */
+/** Runs `body` for each 32 columns of `nBlocks` blocks of the group at `w`, with the scales read; moves `w` along. */
 export function each32(
   f: FunctionBuilder,
-  variant: KernelVariant,
-  groups: readonly ReadGroup[],
+  reader: BlockReader,
+  w: Local<'ptr'>,
   nBlocks: Expr<'i32'>,
   body: () => void,
 ): void {
-  const { format, nParts32 } = groups[0]!.reader;
-  const walk = new GroupWalk(format.dtype, variant);
+  const { header, part, nParts } = groupSizes(reader.format.dtype);
   const left = f.let('left', nBlocks);
   const one = (): void => {
-    for (const { reader, at } of groups) reader.scales(at.part);
+    reader.scales(w);
     body();
-    for (const { at } of groups) walk.nextPart(at);
+    w.set(ptr.add(w, part));
   };
   f.while(i32.gt_s(left, 0), () => {
-    for (const { reader, at } of groups) reader.header(at.header);
-    if (nParts32 === 1) one();
-    else f.for(f.local('i32', 'part'), { from: 0, to: nParts32 }, one);
-    for (const { at } of groups) walk.nextBlock(at);
+    reader.header(w);
+    w.set(ptr.add(w, header));
+    if (nParts === 1) one();
+    else f.for(f.local('i32', 'part'), { from: 0, to: nParts }, one);
     left.set(i32.sub(left, 1));
   });
 }

@@ -11,11 +11,10 @@ import { addressAt } from '../kernel.ts';
 import type { Kernel, KernelBody } from '../kernel.ts';
 import { MATMUL_SOURCES, expansionBytes, productOf, storeGroup } from './matmul.ts';
 import type { SourceOf } from './matmul.ts';
-import { bundleOf } from './groups.ts';
 import { groupBlockBytes } from './layout.ts';
 
 /** Groups of eight rows of a matrix that a thread takes at once, where there are enough for all threads. */
-const BUNDLES_OF_RUN = 16;
+const GROUPS_OF_RUN = 16;
 /** Into so many runs, at least, a thread's share of one row's groups is divided. */
 const RUNS_OF_SHARE = 8;
 
@@ -58,22 +57,17 @@ function buildExpertMatmul(k: KernelBody, { dtype, create }: SourceOf): void {
     Local<'i32'>,
   ];
   const [first, end] = [f.local('i32', 'first'), f.local('i32', 'end')];
-  const bundle = bundleOf(dtype, k.variant);
-  const nBundles = f.let('nBundles', i32.div_u(i32.add(nGroups, bundle - 1), bundle));
-  const ofRow = i32.mul(nChosen, nBundles);
+  const ofRow = i32.mul(nChosen, nGroups);
   const grain = f.let('wanted', i32.add(i32.div_u(ofRow, i32.mul(k.nThreads, RUNS_OF_SHARE)), 1));
-  f.if(i32.gt_s(grain, BUNDLES_OF_RUN), () => grain.set(BUNDLES_OF_RUN));
-  k.eachRun(i32.mul(nPair, nBundles), grain, (from, to) => {
+  f.if(i32.gt_s(grain, GROUPS_OF_RUN), () => grain.set(GROUPS_OF_RUN));
+  k.eachRun(i32.mul(nPair, nGroups), grain, (from, to) => {
     item.set(from);
     f.while(i32.lt_s(item, to), () => {
-      pair.set(i32.div_u(item, nBundles));
-      first.set(i32.sub(item, i32.mul(pair, nBundles)));
+      pair.set(i32.div_u(item, nGroups));
+      first.set(i32.sub(item, i32.mul(pair, nGroups)));
       end.set(i32.add(first, i32.sub(to, item)));
-      f.if(i32.gt_s(end, nBundles), () => end.set(nBundles));
-      item.set(i32.add(item, i32.sub(end, first)));
-      first.set(i32.mul(first, bundle));
-      end.set(i32.mul(end, bundle));
       f.if(i32.gt_s(end, nGroups), () => end.set(nGroups));
+      item.set(i32.add(item, i32.sub(end, first)));
       expert.set(idAt(pair));
       other.set(0);
       f.while(i32.ne(idAt(other), expert), () => other.set(i32.add(other, 1)));

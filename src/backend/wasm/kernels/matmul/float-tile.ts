@@ -8,7 +8,6 @@ import { multiplyAdd, splatF32, splatI32 } from '../floats.ts';
 import type { KernelVariant } from '../kernel.ts';
 import { BlockReader, dequantizedColumns, each32 } from './block-reader.ts';
 import type { UseColumn } from './block-reader.ts';
-import type { Cursor } from './groups.ts';
 import { groupBlockBytes, quantizedFormatOf } from './layout.ts';
 import type { FLOAT_DTYPES } from './layout.ts';
 import type { MatmulSource, Tile, TileGroup } from './tile.ts';
@@ -60,9 +59,9 @@ export function floatSource(dtype: FloatDType, variant: KernelVariant): MatmulSo
       for (const n of [4, 1]) {
         f.while(i32.ge_s(left, n), () => {
           for (let k = 0; k < n; k++) {
-            add(groups, x, 4 * k, ({ at }) => load(at.part, columnBytes * k));
+            add(groups, x, 4 * k, ({ w }) => load(w, columnBytes * k));
           }
-          for (const { at } of groups) at.part.set(ptr.add(at.part, columnBytes * n));
+          for (const { w } of groups) w.set(ptr.add(w, columnBytes * n));
           for (const p of x) p.set(ptr.add(p, 4 * n));
           left.set(i32.sub(left, n));
         });
@@ -81,29 +80,34 @@ export function floatSource(dtype: FloatDType, variant: KernelVariant): MatmulSo
 export const COLUMN_BYTES = 32;
 
 /**
- * Emits exact f32 values of `nBlocks` blocks of a group at `at`, which moves along. Columns are counted anew after each
+ * Emits exact f32 values of `nBlocks` blocks of a group at `w`, which moves along. Columns are counted anew after each
  * call of `advance`, which says how many they were.
  */
-type UnpackBlocks = (at: Cursor, nBlocks: Expr<'i32'>, use: UseColumn, advance: (nColumns: number) => void) => void;
+type UnpackBlocks = (
+  w: Local<'ptr'>,
+  nBlocks: Expr<'i32'>,
+  use: UseColumn,
+  advance: (nColumns: number) => void,
+) => void;
 
 export function blockUnpacker(f: FunctionBuilder, dtype: DType, variant: KernelVariant): UnpackBlocks {
   const format = quantizedFormatOf(dtype);
   if (format) {
     const reader = new BlockReader(f, format, variant);
-    return (at, nBlocks, use, advance) => {
-      each32(f, variant, [{ reader, at }], nBlocks, () => {
-        dequantizedColumns(f, reader, variant, at.part, use);
+    return (w, nBlocks, use, advance) => {
+      each32(f, reader, w, nBlocks, () => {
+        dequantizedColumns(f, reader, variant, w, use);
         advance(32);
       });
     };
   }
   const load = floatColumn(f, dtype as FloatDType);
-  return ({ part }, nBlocks, use, advance) => {
+  return (w, nBlocks, use, advance) => {
     const left = f.let('left', nBlocks);
     f.while(i32.gt_s(left, 0), () => {
-      use(0, ...load(part, 0));
+      use(0, ...load(w, 0));
       advance(1);
-      part.set(ptr.add(part, groupBlockBytes(dtype)));
+      w.set(ptr.add(w, groupBlockBytes(dtype)));
       left.set(i32.sub(left, 1));
     });
   };

@@ -156,29 +156,18 @@ export const totalOf = (sums: readonly Sums[], c: number, i: number, h: number):
 
 /**
  * Emits the products of the turns of 32 columns: four bytes of each row of x with those of each term, four columns of 8
- * bits or two of 16. The groups of a tile take each turn together, every one with sums of its own.
+ * bits or two of 16.
  */
-export function turnProducts(f: FunctionBuilder, groups: readonly (readonly Sums[])[], x: readonly Local<'ptr'>[]) {
+export function turnProducts(f: FunctionBuilder, sums: readonly Sums[], x: readonly Local<'ptr'>[]) {
   const splat = f.local('v128', 'xSplat');
-  const weights = groups[0]!.map(() => f.localArray('v128', 'weights', 2));
-  return (turns: readonly Iterator<Turn>[]): void => {
-    for (const all of together(turns)) {
-      all.forEach(({ turn, terms }, g) => {
-        terms.forEach((both, t) => both.forEach((w, h) => weights[t]![h]!.set(w)));
-        x.forEach((p, c) => {
-          if (g === 0 || x.length > 1) splat.set(v128.load32_splat(p, ACTIVATION_HEADER_BYTES + 4 * turn));
-          groups[g]!.forEach((each, t) => weights[t]!.forEach((w, h) => each.add(c, turn, h, splat, w)));
-        });
+  const weights = sums.map(() => f.localArray('v128', 'weights', 2));
+  return (turns: Iterable<Turn>): void => {
+    for (const { turn, terms } of turns) {
+      terms.forEach((both, t) => both.forEach((w, h) => weights[t]![h]!.set(w)));
+      x.forEach((p, c) => {
+        splat.set(v128.load32_splat(p, ACTIVATION_HEADER_BYTES + 4 * turn));
+        sums.forEach((each, t) => weights[t]!.forEach((w, h) => each.add(c, turn, h, splat, w)));
       });
     }
   };
-}
-
-/** What iterators of the same length give, one of each at a time. */
-function* together<T>(iterators: readonly Iterator<T>[]): Generator<readonly T[]> {
-  for (;;) {
-    const results = iterators.map((each) => each.next());
-    if (results.some(({ done }) => done)) return;
-    yield results.map(({ value }) => value as T);
-  }
 }

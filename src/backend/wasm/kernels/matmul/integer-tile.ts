@@ -9,7 +9,6 @@ import { multiplyAdd, splatI32 } from '../floats.ts';
 import type { KernelVariant } from '../kernel.ts';
 import { BlockReader, SUM_MAX, each32 } from './block-reader.ts';
 import type { PairedScales } from './block-reader.ts';
-import { bundleOf } from './groups.ts';
 import { pairSums, quadSums, totalOf, turnProducts } from './integer-sums.ts';
 import type { Sums } from './integer-sums.ts';
 import { interleavingOf, productOffsetOf, termsOf } from './layout.ts';
@@ -19,88 +18,69 @@ import type { Accumulators, MatmulSource, Tile } from './tile.ts';
 export function integerSource(format: QuantizedFormat, variant: KernelVariant): MatmulSource {
   const interleaving = interleavingOf(format, variant);
   const xBlockBytes = ACTIVATION_BLOCK_BYTES[interleaving === 'pairs' ? 'Q8W' : 'Q8A'];
-  const groupsOfOne = bundleOf(format.dtype, variant);
   const prepare = (f: FunctionBuilder): Tile => {
-    const readers = Array.from({ length: groupsOfOne }, () => new BlockReader(f, format, variant, true));
-    const { pairs } = readers[0]!;
+    const reader = new BlockReader(f, format, variant, true);
+    const { pairs } = reader;
     // Sums of 16 bits stay apart by themselves.
-    const nParts = !pairs ? readers[0]!.parts.length : interleaving === 'split' ? 1 : 2;
-    const addBlock = (pairs ? addPairs : addParts)(f, format, variant);
-    return (groups, x, nBlocks) => {
-      const walks = groups.map(({ at, accumulators }, g) => {
-        const reader = readers[g]!;
-        const sums =
-          interleaving === 'pairs'
-            ? pairSums(f, x.length, nParts)
-            : quadSums(f, x.length, nParts, format, variant, reader.pairs?.scale);
-        return { reader, at, accumulators, sums };
-      });
-      const addTurns = turnProducts(
-        f,
-        walks.map(({ sums }) => sums),
-        x,
-      );
-      each32(f, variant, walks, nBlocks, () => {
-        for (const { sums } of walks) for (const each of sums) each.begin();
-        addTurns(walks.map(({ reader, at }) => reader.turns(at.part)));
-        x.forEach((p, c) => {
-          const add = addBlock(p);
-          for (const { reader, sums, accumulators } of walks) add(reader, sums, c, accumulators[c]!);
-        });
+    const nParts = !pairs ? reader.parts.length : interleaving === 'split' ? 1 : 2;
+    const addBlock = (pairs ? addPairs : addParts)(f, reader, variant);
+    return ([{ w, accumulators }], x, nBlocks) => {
+      const sums =
+        interleaving === 'pairs'
+          ? pairSums(f, x.length, nParts)
+          : quadSums(f, x.length, nParts, format, variant, pairs?.scale);
+      const addTurns = turnProducts(f, sums, x);
+      each32(f, reader, w, nBlocks, () => {
+        for (const each of sums) each.begin();
+        addTurns(reader.turns(w));
+        x.forEach((p, c) => addBlock(p, sums, c, accumulators[c]!));
         for (const p of x) p.set(ptr.add(p, xBlockBytes));
       });
     };
   };
   // Two terms take twice the registers.
   const tileRows = variant.wide && termsOf(format).length === 1 ? [8, 4, 1] : [4, 1];
-  return { tileRows, groupsOfOne, expansionRows: Infinity, prepare };
+  return { tileRows, groupsOfOne: 1, expansionRows: Infinity, prepare };
 }
 
-/**
- * Emits what the integers of 32 columns add to accumulators: first what all groups need of the block of x at `p`, then
- * for each group what it adds of its sums with that row of x.
- */
-type AddBlock = (
-  p: Expr<'ptr'>,
-) => (reader: BlockReader, sums: readonly Sums[], c: number, accumulators: Accumulators[number]) => void;
+/** Emits what the integers of 32 columns add to the accumulators of row `c` of x, whose block is at `p`. */
+type AddBlock = (p: Expr<'ptr'>, sums: readonly Sums[], c: number, accumulators: Accumulators[number]) => void;
 
 /** Parts one by one, each with its scale. */
-function addParts(f: FunctionBuilder, format: QuantizedFormat, variant: KernelVariant): AddBlock {
+function addParts(f: FunctionBuilder, { format, parts }: BlockReader, variant: KernelVariant): AddBlock {
   const offset = productOffsetOf(format, variant);
   const scale = f.local('v128', 'xScale');
   const offsetSums = f.localArray('v128', 'offsetSum', 2);
   const scaledSums = f.localArray('v128', 'xScaledSum', 2);
   const { scaleColumns, hasMinima } = format;
   const nParts = scaleColumns === 16 ? 2 : 1;
-  return (p) => {
+  return (p, sums, c, accumulators) => {
     scale.set(v128.load32_splat(p, 0));
     for (let i = 0; i < nParts; i++) {
       if (offset !== 0) offsetSums[i]!.set(activationSum(p, nParts, i, offset));
       if (hasMinima) scaledSums[i]!.set(f32x4.mul(f32x4.convert_i32x4_s(activationSum(p, nParts, i, 1)), scale));
     }
-    return ({ parts }, sums, c, accumulators) => {
-      parts.forEach((part, i) => {
-        accumulators.forEach((acc, h) => {
-          const dot = totalOf(sums, c, i, h);
-          const centred = offset === 0 ? dot : i32x4.sub(dot, offsetSums[i]!);
-          const value = f32x4.convert_i32x4_s(centred);
-          acc.set(multiplyAdd(variant, value, f32x4.mul(part.scale[h]!, scale), acc));
-          if (part.minimum) acc.set(multiplyAdd(variant, part.minimum[h]!, scaledSums[i]!, acc));
-        });
+    parts.forEach((part, i) => {
+      accumulators.forEach((acc, h) => {
+        const dot = totalOf(sums, c, i, h);
+        const centred = offset === 0 ? dot : i32x4.sub(dot, offsetSums[i]!);
+        const value = f32x4.convert_i32x4_s(centred);
+        acc.set(multiplyAdd(variant, value, f32x4.mul(part.scale[h]!, scale), acc));
+        if (part.minimum) acc.set(multiplyAdd(variant, part.minimum[h]!, scaledSums[i]!, acc));
       });
-    };
+    });
   };
 }
 
 /** Both halves at once: sums side by side, times scales that stand so, all of it in integers. */
-function addPairs(f: FunctionBuilder, format: QuantizedFormat, variant: KernelVariant): AddBlock {
+function addPairs(f: FunctionBuilder, { format, pairs, d, dMin }: BlockReader, variant: KernelVariant): AddBlock {
   const offset = productOffsetOf(format, variant);
   const isSplit = interleavingOf(format, variant) === 'split';
   const [scale, xSums] = [f.local('v128', 'xScale'), f.local('v128', 'xSums')];
   const offsetSums = f.local('v128', 'offsetSums');
   const { shift: unit, scaleColumns } = format;
   const shiftSum = unit === undefined ? undefined : shiftSumOf(f, unit, scaleColumns, xSums);
-  return (p) => {
+  return (p, sums, c, accumulators) => {
     scale.set(v128.load32_splat(p, 0));
     xSums.set(v128.load32_splat(p, 4));
     const fits = offset * SUM_MAX < 2 ** 15;
@@ -110,22 +90,20 @@ function addPairs(f: FunctionBuilder, format: QuantizedFormat, variant: KernelVa
         ? i32x4.dot_i16x8_s(scales, offset > 1 ? offsetSums : xSums)
         : i32x4.mul(i32x4.dot_i16x8_s(scales, xSums), splatI32(offset));
     const shifted = shiftSum?.(p);
-    return ({ pairs, d, dMin }, sums, c, accumulators) => {
-      const { scale: scales, minimum, shift } = pairs!;
-      accumulators.forEach((acc, h) => {
-        const both = (): Expr<'v128'> => {
-          const [first, last] = [0, 1].map((i) => totalOf(sums, c, i, h)) as [Expr<'v128'>, Expr<'v128'>];
-          return v128.or(v128.and(first, splatI32(0xffff)), i32x4.shl(last, 16));
-        };
-        const dot = isSplit ? totalOf(sums, c, 0, h) : i32x4.dot_i16x8_s(both(), scales[h]!);
-        const centred = offset === 0 ? dot : i32x4.sub(dot, offsetOf(scales[h]!));
-        const [value, factor] = shifted ? [shifted(centred, shift!, h), dMin![h]!] : [centred, d[h]!];
-        acc.set(multiplyAdd(variant, f32x4.convert_i32x4_s(value), f32x4.mul(factor, scale), acc));
-        if (!minimum) return;
-        const minima = f32x4.convert_i32x4_s(i32x4.dot_i16x8_s(minimum[h]!, xSums));
-        acc.set(multiplyAdd(variant, minima, f32x4.mul(dMin![h]!, scale), acc));
-      });
-    };
+    const { scale: scales, minimum, shift } = pairs!;
+    accumulators.forEach((acc, h) => {
+      const both = (): Expr<'v128'> => {
+        const [first, last] = [0, 1].map((i) => totalOf(sums, c, i, h)) as [Expr<'v128'>, Expr<'v128'>];
+        return v128.or(v128.and(first, splatI32(0xffff)), i32x4.shl(last, 16));
+      };
+      const dot = isSplit ? totalOf(sums, c, 0, h) : i32x4.dot_i16x8_s(both(), scales[h]!);
+      const centred = offset === 0 ? dot : i32x4.sub(dot, offsetOf(scales[h]!));
+      const [value, factor] = shifted ? [shifted(centred, shift!, h), dMin![h]!] : [centred, d[h]!];
+      acc.set(multiplyAdd(variant, f32x4.convert_i32x4_s(value), f32x4.mul(factor, scale), acc));
+      if (!minimum) return;
+      const minima = f32x4.convert_i32x4_s(i32x4.dot_i16x8_s(minimum[h]!, xSums));
+      acc.set(multiplyAdd(variant, minima, f32x4.mul(dMin![h]!, scale), acc));
+    });
   };
 }
 

@@ -14,12 +14,10 @@ import { f32x4, i32, i32x4, i8x16, ptr, v128 } from '../../emit/operations.ts';
 import { addressAt } from '../kernel.ts';
 import type { Kernel, KernelBody, KernelVariant } from '../kernel.ts';
 import { COLUMN_BYTES, blockUnpacker, dequantizingSource, floatSource } from './float-tile.ts';
-import { GroupWalk, bundleOf } from './groups.ts';
-import type { Cursor } from './groups.ts';
 import { integerSource } from './integer-tile.ts';
 import { FLOAT_DTYPES, groupBlockBytes } from './layout.ts';
 import type { UseColumn } from './block-reader.ts';
-import type { Accumulators, MatmulSource, Tile } from './tile.ts';
+import type { Accumulators, MatmulSource, Tile, TileGroup } from './tile.ts';
 
 /** Into so many runs, at most, a thread's share of the groups is divided. */
 const RUNS_OF_SHARE = 16;
@@ -76,16 +74,8 @@ function buildMatmul(k: KernelBody, dtype: DType, source: MatmulSource): void {
     },
   });
   const nGroups = f.let('nGroups', i32.shr_u(i32.add(nOut, 7), 3));
-  const bundle = bundleOf(dtype, k.variant);
-  const nBundles = f.let('nBundles', i32.div_u(i32.add(nGroups, bundle - 1), bundle));
-  const grain = i32.add(i32.div_u(nBundles, i32.mul(k.nThreads, RUNS_OF_SHARE)), 1);
-  const [first, end] = [f.local('i32', 'first'), f.local('i32', 'end')];
-  k.eachRun(nBundles, grain, (from, to) => {
-    first.set(i32.mul(from, bundle));
-    end.set(i32.mul(to, bundle));
-    f.if(i32.gt_s(end, nGroups), () => end.set(nGroups));
-    groups(first, end);
-  });
+  const grain = i32.add(i32.div_u(nGroups, i32.mul(k.nThreads, RUNS_OF_SHARE)), 1);
+  k.eachRun(nGroups, grain, groups);
 }
 
 /** Prepares a product; what is returned emits it for the groups [from, to). */
@@ -99,31 +89,27 @@ export function productOf(
   const group = f.local('i32', 'group');
   const row = f.local('i32', 'row');
 
-  const walk = new GroupWalk(dtype, k.variant);
-  const absolute = firstGroup ? f.local('i32', 'absoluteGroup') : group;
-  const setCursor = (at: Cursor, beside: number): void => {
-    if (firstGroup) absolute.set(i32.add(firstGroup, group));
-    walk.start(at, weights, absolute, groupBytes, { beside });
+  const groupAt = (beside: number): Expr<'ptr'> => {
+    const index = i32.add(group, beside);
+    return addressAt(weights, firstGroup ? i32.add(firstGroup, index) : index, groupBytes);
   };
 
-  /** A tile of `nGroups` groups from `group` on, for `n` rows from `row` on; `startAt` sets where they begin. */
+  /** A tile of `nGroups` groups from `group` on, for `n` rows from `row` on; `at` says where they begin. */
   const emitTile = (
     tile: Tile,
     n: number,
     nGroups: number,
-    startAt: (at: Cursor, beside: number) => void,
+    at: (beside: number) => Expr<'ptr'>,
     blocks: Local<'i32'>,
   ): void => {
-    const groups = Array.from({ length: nGroups }, (_, g) => {
-      const at = walk.cursor(f);
-      startAt(at, g);
+    const groups = Array.from({ length: nGroups }, (_, g): TileGroup => {
       const accumulators = Array.from({ length: n }, (__, c) => {
         return [f.let(`low${c}`, v128.zero()), f.let(`high${c}`, v128.zero())] as const;
       });
-      return { at, accumulators };
+      return { w: f.let('w', at(g)), accumulators };
     });
     const px = Array.from({ length: n }, (_, c) => f.let('px', x(i32.add(row, c))));
-    tile(groups, px, blocks);
+    tile(groups as [TileGroup, ...TileGroup[]], px, blocks);
     groups.forEach(({ accumulators }, g) => finish(i32.add(group, g), row, accumulators));
   };
   /** The rows of x from `row` up to `end`, with the present group. */
@@ -131,12 +117,12 @@ export function productOf(
     tile: Tile,
     tileRows: readonly number[],
     end: Local<'i32'>,
-    startAt: (at: Cursor, beside: number) => void,
+    at: (beside: number) => Expr<'ptr'>,
     blocks: Local<'i32'>,
   ): void => {
     for (const n of tileRows) {
       f.while(i32.le_s(i32.add(row, n), end), () => {
-        emitTile(tile, n, 1, startAt, blocks);
+        emitTile(tile, n, 1, at, blocks);
         row.set(i32.add(row, n));
       });
     }
@@ -147,11 +133,10 @@ export function productOf(
   const direct = (from: Expr<'i32'>, to: Local<'i32'>): void => {
     group.set(from);
     if (groupsOfOne > 1) {
-      const isAligned = firstGroup ? i32.eqz(i32.rem_u(i32.add(firstGroup, from), walk.nBundled)) : i32.const(1);
-      f.if(i32.and(i32.eq(rows, 1), isAligned), () => {
+      f.if(i32.eq(rows, 1), () => {
         row.set(0);
         f.while(i32.le_s(i32.add(group, groupsOfOne), to), () => {
-          emitTile(tile, 1, groupsOfOne, setCursor, nBlocks);
+          emitTile(tile, 1, groupsOfOne, groupAt, nBlocks);
           group.set(i32.add(group, groupsOfOne));
         });
       });
@@ -164,7 +149,7 @@ export function productOf(
       f.if(i32.gt_s(endRow, rows), () => endRow.set(rows));
       f.for(group, { from: startGroup, to }, () => {
         row.set(firstRow);
-        eachTile(tile, source.tileRows, endRow, setCursor, nBlocks);
+        eachTile(tile, source.tileRows, endRow, groupAt, nBlocks);
       });
     });
   };
@@ -173,17 +158,17 @@ export function productOf(
     const plainTile = plain.prepare(f);
     const unpack = blockUnpacker(f, dtype, k.variant);
     const scratch = k.scratch();
-    const at = walk.cursor(f);
+    const w = f.local('ptr', 'w');
     const target = f.local('ptr', 'target');
     const store: UseColumn = (column, ...halves) => {
       halves.forEach((half, h) => v128.store(target, half, COLUMN_BYTES * column + 16 * h));
     };
     f.for(group, { from, to }, () => {
-      setCursor(at, 0);
+      w.set(groupAt(0));
       target.set(scratch);
-      unpack(at, nBlocks, store, (n) => target.set(ptr.add(target, COLUMN_BYTES * n)));
+      unpack(w, nBlocks, store, (n) => target.set(ptr.add(target, COLUMN_BYTES * n)));
       row.set(0);
-      eachTile(plainTile, plain.tileRows, rows, ({ part }) => part.set(scratch), nIn);
+      eachTile(plainTile, plain.tileRows, rows, () => scratch, nIn);
     });
   };
   return (from, to) => {
@@ -311,9 +296,7 @@ const embedKernel = (dtype: DType): Kernel => ({
     const { from, to } = k.share(i32.mul(i32.mul(k.rows(), k.param('nBeside')), nBlocks));
     const item = f.local('i32', 'item');
     const id = f.local('i32', 'id');
-    const walk = new GroupWalk(dtype, k.variant);
-    const at = walk.cursor(f);
-    const group = f.local('i32', 'group');
+    const w = f.local('ptr', 'w');
     const target = f.local('ptr', 'target');
     const lane = f.local('v128', 'lane');
     const value = f.local('v128', 'value');
@@ -325,13 +308,13 @@ const embedKernel = (dtype: DType): Kernel => ({
     const unpack = blockUnpacker(f, dtype, k.variant);
     f.for(item, { from, to }, () => {
       id.set(i32.load(addressAt(ids, i32.div_u(item, nBlocks), 4)));
-      group.set(i32.shr_u(id, 3));
-      walk.start(at, weights, group, groupBytes, { block: i32.rem_u(item, nBlocks) });
+      w.set(addressAt(weights, i32.shr_u(id, 3), groupBytes));
+      w.set(addressAt(w, i32.rem_u(item, nBlocks), groupBlockBytes(dtype)));
       target.set(addressAt(out, item, 4 * BLOCK_FORMATS[dtype].blockElements));
       // Swizzle indices that bring row (id mod 4) of a vector to lane 0.
       const firstByte = i32.mul(i32.and(id, 3), 0x04040404);
       lane.set(i32x4.splat(i32.add(firstByte, 0x03020100)));
-      unpack(at, i32.const(1), store, (n) => target.set(ptr.add(target, 4 * n)));
+      unpack(w, i32.const(1), store, (n) => target.set(ptr.add(target, 4 * n)));
     });
   },
 });

@@ -2,7 +2,6 @@
 
 import type { Local } from '../../emit/expression.ts';
 import type { FunctionBuilder } from '../../emit/function-builder.ts';
-import type { Cursor } from './groups.ts';
 
 /** Accumulators of a group in a tile: [row of x][rows 0..3 and 4..7 of the group]. */
 export type Accumulators = readonly (readonly [Local<'v128'>, Local<'v128'>])[];
@@ -10,7 +9,7 @@ export type Accumulators = readonly (readonly [Local<'v128'>, Local<'v128'>])[];
 /** A group of eight rows of W, and what a tile adds up of it. */
 export interface TileGroup {
   /** At the group's first block; may be moved. */
-  readonly at: Cursor;
+  readonly w: Local<'ptr'>;
   readonly accumulators: Accumulators;
 }
 
@@ -18,7 +17,11 @@ export interface TileGroup {
  * Emits the accumulation of one tile.
  * @param x  addresses of the tile's rows of x; may be moved
  */
-export type Tile = (groups: readonly TileGroup[], x: readonly Local<'ptr'>[], nBlocks: Local<'i32'>) => void;
+export type Tile = (
+  groups: readonly [TileGroup, ...TileGroup[]],
+  x: readonly Local<'ptr'>[],
+  nBlocks: Local<'i32'>,
+) => void;
 
 export interface MatmulSource {
   /** Rows of x in a tile, widest first; the last is 1, which finishes any number of rows. */

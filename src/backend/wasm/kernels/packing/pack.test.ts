@@ -10,7 +10,6 @@ import type { RunExports } from '../../module.ts';
 import { INPUT_SLOT, OUT_SLOT, PARAM_SLOT, SLOT_BYTES } from '../kernel.ts';
 import type { KernelVariant } from '../kernel.ts';
 import { packKernelOf } from './pack.ts';
-import { BUNDLE_MAX } from '../matmul/groups.ts';
 import { SHORT_FLOAT_ROWS, groupBlockBytes } from '../matmul/layout.ts';
 
 /** Bytes that tell where they come from. */
@@ -24,14 +23,12 @@ function run(
   nColumns: number,
   bytes: Uint8Array,
   dot: KernelVariant['dot'] = 'i7',
-  wide = false,
 ): { packed: Uint8Array; isNonFinite: boolean } {
   const kernel = packKernelOf(dtype);
   const nBlocks = nColumns / BLOCK_FORMATS[dtype].blockElements;
   const nGroups = Math.ceil(bytes.length / rowBytes(dtype, nColumns) / 8);
   const targetAddress = ROWS_ADDRESS + nGroups * 8 * rowBytes(dtype, nColumns) + 17;
-  const nBundled = wide ? BUNDLE_MAX : 1;
-  const packedBytes = nBundled * Math.ceil(nGroups / nBundled) * nBlocks * groupBlockBytes(dtype);
+  const packedBytes = nGroups * nBlocks * groupBlockBytes(dtype);
   const nPages = Math.ceil((targetAddress + packedBytes + 100) / PAGE_BYTES);
   const memory = new WebAssembly.Memory({ initial: nPages, maximum: nPages });
   const record = new DataView(memory.buffer, RECORD_ADDRESS);
@@ -42,7 +39,7 @@ function run(
   new Uint8Array(memory.buffer).set(bytes, ROWS_ADDRESS);
   // What was there before must not shine through, and what is beyond must stay.
   new Uint8Array(memory.buffer, targetAddress, packedBytes + 64).fill(0xee);
-  const variant: KernelVariant = { set: 'relaxed', dot, fma: true, wide };
+  const variant: KernelVariant = { set: 'relaxed', dot, fma: true, wide: dot === 'i7p' };
   const module = buildModule({ kernels: [kernel], variant, shared: false }).toBytes();
   const instance = new WebAssembly.Instance(new WebAssembly.Module(module as BufferSource), { env: { memory } });
   const { run: runProgram } = instance.exports as unknown as RunExports;
@@ -103,20 +100,19 @@ for (const [dtype, nQuantBytes, dot, flip] of [
   });
 }
 
-test('Q4_0 for 256-bit vectors: of two groups in turn the scales, then the quants, whose halves stand apart', () => {
+test('Q4_0 for products of pairs: eight scales, then the quants, whose halves stand apart', () => {
   const [nRows, nBlocks] = [19, 2];
   const bytes = Uint8Array.from({ length: nRows * nBlocks * 18 }, (_, i) => (i * 7 + (i >> 8)) & 0x3f);
-  const { packed } = run('Q4_0', nBlocks * 32, bytes, 'i7p', true);
+  const { packed } = run('Q4_0', nBlocks * 32, bytes, 'i7p');
   const nibbleAt = (row: number, block: number, column: number): number => {
     const byte = bytes[(row * nBlocks + block) * 18 + 2 + (column % 16)] ?? 0;
     return row < nRows ? (byte >> (column < 16 ? 0 : 4)) & 15 : 0;
   };
   for (let row = 0; row < 24; row++) {
     for (let block = 0; block < nBlocks; block++) {
-      const start = (Math.floor(row / 16) * nBlocks + block) * 2 * 8 * 18;
-      const inBundle = Math.floor(row / 8) % 2;
+      const start = (Math.floor(row / 8) * nBlocks + block) * 8 * 18;
       for (let byte = 0; byte < 2; byte++) {
-        const stored = packed[start + 16 * inBundle + 2 * (row % 8) + byte];
+        const stored = packed[start + 2 * (row % 8) + byte];
         const expected = row < nRows ? bytes[(row * nBlocks + block) * 18 + byte] : 0;
         assert.equal(stored, expected, `row ${row}, block ${block}, byte ${byte} of the scale`);
       }
@@ -124,7 +120,7 @@ test('Q4_0 for 256-bit vectors: of two groups in turn the scales, then the quant
         // Four bytes of each row: two columns of the first half, two of the last.
         const [step, j] = [(column % 16) >> 1, 2 * (column >> 4) + (column & 1)];
         const vector = 2 * step + (row % 8 < 4 ? 0 : 1);
-        const byte = packed[start + 32 + 128 * inBundle + 16 * (vector % 8) + 4 * (row % 4) + j]!;
+        const byte = packed[start + 16 + 16 * (vector % 8) + 4 * (row % 4) + j]!;
         const stored = (byte >> (vector < 8 ? 0 : 4)) & 15;
         assert.equal(stored, nibbleAt(row, block, column), `row ${row}, block ${block}, column ${column}`);
       }

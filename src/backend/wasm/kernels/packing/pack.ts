@@ -18,14 +18,13 @@ import { splatI32, transpose } from '../floats.ts';
 import { addressAt } from '../kernel.ts';
 import type { KernelBody, KernelVariant, Routine } from '../kernel.ts';
 import { moveBits } from '../matmul/block-reader.ts';
-import { GroupWalk } from '../matmul/groups.ts';
-import type { Cursor } from '../matmul/groups.ts';
 import {
   FLOAT_DTYPES,
   SHORT_FLOAT_ROWS,
   SPLIT_COLUMNS,
   dBytes,
   groupBlockBytes,
+  groupSizes,
   interleavingOf,
   isBiased,
   layoutOf32,
@@ -74,8 +73,7 @@ interface Group {
   readonly f: FunctionBuilder;
   readonly variant: KernelVariant;
   readonly rows: readonly Local<'ptr'>[];
-  readonly walk: GroupWalk;
-  readonly to: Cursor;
+  readonly to: Local<'ptr'>;
   readonly nBlocks: Local<'i32'>;
   /** Lanes that are not zero have met a NaN or an infinity. */
   readonly nonFinite: Local<'v128'>;
@@ -95,20 +93,19 @@ function buildPacking(body: KernelBody, dtype: DType, packGroup: (group: Group) 
   const sourceBytes = f.let('sourceBytes', ptr.mul(rowBytes, GROUP_ROWS));
   const groupBytes = f.let('groupBytes', ptr.mul(ptr.fromI32(nBlocks), groupBlockBytes(dtype)));
   const rows = f.localArray('ptr', 'row', GROUP_ROWS);
-  const walk = new GroupWalk(dtype, variant);
-  const target = walk.cursor(f);
+  const target = f.local('ptr', 'target');
   const groupIndex = f.local('i32', 'group');
   const source = f.local('ptr', 'source');
   const nonFinite = f.local('v128', 'nonFinite');
   body.eachRun(body.param('nGroups'), body.param('grain'), (from, to) => {
     source.set(addressAt(allSources, from, sourceBytes));
     f.for(groupIndex, { from, to }, () => {
-      walk.start(target, allTargets, groupIndex, groupBytes);
+      target.set(addressAt(allTargets, groupIndex, groupBytes));
       for (const row of rows) {
         row.set(source);
         source.set(ptr.add(source, rowBytes));
       }
-      packGroup({ f, variant, rows, walk, to: target, nBlocks, nonFinite, rowBytes, grid, scratch });
+      packGroup({ f, variant, rows, to: target, nBlocks, nonFinite, rowBytes, grid, scratch });
     });
   });
   f.if(v128.any_true(nonFinite), () => body.setParam('isNonFinite', i32.const(1)));
@@ -132,7 +129,7 @@ function packFloats(all: Group, dtype: (typeof FLOAT_DTYPES)[number]): void {
   const { f, rows, to, nBlocks: nColumns } = group;
   const moveOn = (nAtOnce: number): void => {
     moveRows(group, size * nAtOnce);
-    to.part.set(ptr.add(to.part, size * GROUP_ROWS * nAtOnce));
+    to.set(ptr.add(to, size * GROUP_ROWS * nAtOnce));
   };
   const nAtOnce = 16 / size;
   const vectors = f.localArray('v128', 'values', GROUP_ROWS);
@@ -140,14 +137,14 @@ function packFloats(all: Group, dtype: (typeof FLOAT_DTYPES)[number]): void {
   f.while(i32.ge_u(left, nAtOnce), () => {
     vectors.forEach((v, r) => v.set(v128.load(rows[r]!)));
     for (const v of vectors) checkFinite(group, v, dtype);
-    interleave(f, vectors, size === 4).forEach((v, i) => v128.store(to.part, v, 16 * i));
+    interleave(f, vectors, size === 4).forEach((v, i) => v128.store(to, v, 16 * i));
     moveOn(nAtOnce);
     left.set(i32.sub(left, nAtOnce));
   });
   f.while(left, () => {
     columnOf(group, size, 0).forEach((v, i) => {
       checkFinite(group, v, dtype);
-      v128.store(to.part, v, 16 * i);
+      v128.store(to, v, 16 * i);
     });
     moveOn(1);
     left.set(i32.sub(left, 1));
@@ -186,8 +183,8 @@ function interleave(f: FunctionBuilder, rows: readonly Local<'v128'>[], isQuads:
 // Quantised formats.
 
 function packBlocks(file: Group, format: QuantizedFormat): void {
-  const { f, nBlocks, scratch, walk, to } = file;
-  const { blockElements, blockBytes } = BLOCK_FORMATS[format.dtype];
+  const { f, nBlocks, scratch, to } = file;
+  const { header, part: partBytes, nParts } = groupSizes(format.dtype);
   const { expansion } = format;
   const group = expansion
     ? { ...file, rows: file.rows.map((_, r) => f.let('expanded', ptr.add(scratch, r * EXPANDED_BYTES))) }
@@ -196,14 +193,14 @@ function packBlocks(file: Group, format: QuantizedFormat): void {
   f.while(left, () => {
     if (expansion) expandBlocks({ ...file, block: file.rows[0]! }, expansion, format.bits);
     packHeader(group, format);
+    to.set(ptr.add(to, header));
     const scales = packedScales(group, format);
-    for (let part = 0; 32 * part < blockElements; part++) {
+    for (let part = 0; part < nParts; part++) {
       if (scales) storeScales(group, format, scales[part]!);
       packPlanes(group, format, part);
-      walk.nextPart(to);
+      to.set(ptr.add(to, partBytes));
     }
-    walk.nextBlock(to);
-    moveRows(file, blockBytes);
+    moveRows(file, BLOCK_FORMATS[format.dtype].blockBytes);
     left.set(i32.sub(left, 1));
   });
 }
@@ -213,21 +210,20 @@ const EXPONENT_MAX = 252;
 
 function packHeader(group: Group, format: QuantizedFormat): void {
   const { dAt, dMinAt, hasMinima, dType = 'F16' } = format;
-  const { header } = group.to;
-  const { nonFinite } = group;
+  const { to, nonFinite } = group;
   const size = dBytes(format);
   columnOf(group, size, dAt).forEach((v, i) => {
     if (dType === 'E8M0') {
       nonFinite.set(v128.or(nonFinite, i8x16.gt_u(v, splatI32(EXPONENT_MAX * 0x01010101))));
-      return v128.store64_lane(header, v, 0);
+      return v128.store64_lane(to, v, 0);
     }
     checkFinite(group, v, dType);
-    v128.store(header, v, 16 * i);
+    v128.store(to, v, 16 * i);
   });
   if (!hasMinima) return;
   const [minima] = columnOf(group, 2, dMinAt!) as [Local<'v128'>];
   checkFinite(group, minima, 'F16');
-  v128.store(header, minima, GROUP_ROWS * size);
+  v128.store(to, minima, GROUP_ROWS * size);
 }
 
 /** For each 32 columns of the block, pairs of bytes of the eight rows: two scales, or scale and minimum. */
@@ -258,11 +254,11 @@ function packedScales({ f, rows }: Group, format: QuantizedFormat): Local<'v128'
   return vectors;
 }
 
-function storeScales({ to: { part } }: Group, format: QuantizedFormat, pairs: Local<'v128'>): void {
-  if (format.scaleColumns === 16) return v128.store(part, pairs);
+function storeScales({ to }: Group, format: QuantizedFormat, pairs: Local<'v128'>): void {
+  if (format.scaleColumns === 16) return v128.store(to, pairs);
   const apart = i8x16.shuffle(pairs, pairs, [0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15]);
-  if (format.hasMinima) v128.store(part, apart);
-  else v128.store64_lane(part, apart, 0);
+  if (format.hasMinima) v128.store(to, apart);
+  else v128.store64_lane(to, apart, 0);
 }
 
 /** The quants of 32 columns. */
@@ -295,7 +291,7 @@ function packPlanes({ f, variant, rows, to }: Group, format: QuantizedFormat, pa
       const sharing = vectors.filter((_, i) => i % nStored === s);
       const bytes = sharing.map((v, field) => moveBits(v, plane.mask, plane.shifts[field]!));
       v128.store(
-        to.part,
+        to,
         bytes.reduce((a, b) => v128.or(a, b)),
         plane.at + 16 * s,
       );
