@@ -167,6 +167,7 @@ export class LocalModel implements ModelHost {
         'UNSUPPORTED_FEATURE',
         `this model's file wants vectors pooled in a way that is not supported (a reranker's, perhaps); ` +
           `supported: ${POOLINGS.join(', ')}, with the option "pooling"`,
+        { option: 'pooling' },
       );
     }
     const { nEmbd } = this.#parameters;

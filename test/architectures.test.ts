@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { loadModel } from '../src/index.ts';
 import type { LoadOptions } from '../src/index.ts';
 import { FILE_KINDS, randomDecoderGguf } from './random-decoder.ts';
-import type { DecoderShape, FileKind } from './random-decoder.ts';
+import type { DecoderShape } from './random-decoder.ts';
 
 const SHAPE: DecoderShape = {
   seed: 3,
@@ -42,19 +42,5 @@ for (const [name, kind] of Object.entries(FILE_KINDS)) {
     await using model = await loadModel(bytes.buffer, { ...OPTIONS, parallel: PROMPTS.length });
     assert.deepEqual(await Promise.all(PROMPTS.map((prompt) => generate(model, prompt))), alone, 'together');
     for (const [i, prompt] of PROMPTS.entries()) assert.deepEqual(await generate(model, prompt), alone[i], prompt);
-  });
-}
-
-/** Larger siblings of what runs. */
-const REFUSED: readonly (readonly [name: string, kind: FileKind, reason: RegExp])[] = [
-  ['StableLM 2 12B', { ...FILE_KINDS['stablelm']!, qkNorm: 'head' }, /a norm for each head/],
-  ['Command R+', { ...FILE_KINDS['command-r']!, qkNorm: 'head' }, /a norm for each head/],
-  ['Falcon 40B', { ...FILE_KINDS['falcon']!, layerNorms: ['attn_norm', 'attn_norm_2'] }, /a second norm .*Falcon 40B/],
-];
-
-for (const [name, kind, reason] of REFUSED) {
-  test(`${name} is refused, and not run as its smaller sibling`, async () => {
-    const loading = loadModel(randomDecoderGguf(kind, SHAPE).buffer, OPTIONS);
-    await assert.rejects(loading, { code: 'UNSUPPORTED_FEATURE', message: reason });
   });
 }

@@ -29,8 +29,8 @@ export interface FileKind {
   readonly norm?: 'rms' | 'layer' | 'layerWithoutBias';
   /** Names of a layer's norms of nEmbd. */
   readonly layerNorms?: readonly string[];
-  /** Width of the norms of queries and keys. */
-  readonly qkNorm?: 'head' | 'row';
+  /** Width of the norms of queries and keys; those of each head may be `ownHead`, weights for each, without biases. */
+  readonly qkNorm?: 'head' | 'row' | 'ownHead';
   readonly biases?: readonly string[];
   /** Of matrices whose name ends so, instead of the shape's. */
   readonly dtypes?: Readonly<Record<string, DType>>;
@@ -134,6 +134,13 @@ export const FILE_KINDS: Readonly<Record<string, FileKind>> = {
   },
   stablelm: { architecture: 'stablelm', norm: 'layer', rotated: 0.25, biases: QKV_BIASES },
   'stablelm in parallel': { architecture: 'stablelm', norm: 'layer', rotated: 0.25, layerNorms: ['attn_norm'] },
+  'stablelm with norms of heads (Stable LM 2 12B)': {
+    architecture: 'stablelm',
+    norm: 'layer',
+    rotated: 0.25,
+    layerNorms: ['attn_norm'],
+    qkNorm: 'ownHead',
+  },
   starcoder2: { architecture: 'starcoder2', norm: 'layer', ffn: 'plain', biases: PARTS },
   olmo2: { architecture: 'olmo2', qkNorm: 'row', layerNorms: ['post_attention_norm', 'post_ffw_norm'] },
   'olmo2 with windows (OLMo 3)': {
@@ -171,6 +178,17 @@ export const FILE_KINDS: Readonly<Record<string, FileKind>> = {
     layerNorms: ['attn_norm'],
     metadata: () => ({ logit_scale: f32(0.5) }),
   },
+  // llama.cpp looks for the norms from 64 layers on.
+  'command-r with norms of heads (Command R+)': {
+    architecture: 'command-r',
+    isTied: true,
+    norm: 'layerWithoutBias',
+    layerNorms: ['attn_norm'],
+    qkNorm: 'ownHead',
+    nLayer: 64,
+    isBrief: true,
+    metadata: () => ({ logit_scale: f32(0.5) }),
+  },
   cohere2: {
     architecture: 'cohere2',
     isTied: true,
@@ -184,6 +202,14 @@ export const FILE_KINDS: Readonly<Record<string, FileKind>> = {
     norm: 'layer',
     ffn: 'plain',
     layerNorms: ['attn_norm'],
+    isQkvFused: true,
+  },
+  'falcon with two norms (Falcon 40B)': {
+    architecture: 'falcon',
+    isBrief: true,
+    norm: 'layer',
+    ffn: 'plain',
+    layerNorms: ['attn_norm', 'attn_norm_2'],
     isQkvFused: true,
   },
   orion: { architecture: 'orion', norm: 'layer', isBrief: true },
@@ -325,8 +351,13 @@ function tensorsOf(kind: FileKind, shape: DecoderShape) {
       linear(name('attn_v'), 'attn_v', nKv, nEmbd);
     }
     if (kind.qkNorm) {
-      norm(name('attn_q_norm'), kind.qkNorm === 'head' ? headDim : nQ, 'rms');
-      norm(name('attn_k_norm'), kind.qkNorm === 'head' ? headDim : nKv, 'rms');
+      for (const [part, n] of [
+        ['attn_q_norm', nHead],
+        ['attn_k_norm', nHeadKv],
+      ] as const) {
+        norm(name(part), kind.qkNorm === 'head' ? headDim : n * headDim, 'rms');
+        if (kind.qkNorm === 'ownHead') tensors.push({ ...tensors.pop()!, shape: [n, headDim] });
+      }
     }
     linear(name('attn_output'), 'attn_output', nEmbd, nQ);
     if (kind.hasSinks) vector(name('attn_sinks.weight'), nHead, 1);

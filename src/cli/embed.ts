@@ -111,7 +111,11 @@ async function embedGroup(model: Model, group: Texts, nBefore: number, options: 
   } catch (error) {
     const { SmallMindError } = await import('../index.ts');
     if (!(error instanceof SmallMindError)) throw error;
-    const { text: index, promptTokens, nCtx } = error.details;
+    const { text: index, promptTokens, nCtx, option } = error.details;
+    if (option === 'pooling') {
+      const message = error.message.replace('the option "pooling"', '--pooling');
+      throw new SmallMindError(error.code, message, error.details, { cause: error });
+    }
     if (typeof index !== 'number') throw error;
     const problems: Partial<Record<ErrorCode, string>> = {
       CONTEXT_FULL:

@@ -87,21 +87,28 @@ export const LAYER_OPERATIONS: Readonly<Record<LayerOp, Operation>> = {
     },
   },
 
-  /** (x − mean) / sqrt(variance + eps) · weight + bias, row by row. Params: eps. */
+  /**
+   * (x − mean) / sqrt(variance + eps) · weight + bias, row by row, or by each of `nRuns` equal parts of a row.
+   * Params: eps, nRuns (default 1).
+   */
   layerNorm: {
     write: 'inPlace',
     infer(inputs, params) {
       const [x, weight, bias] = operands(inputs, 3, 'layerNorm') as [Tensor, Tensor, Tensor];
       const isRow = weight.shape.length === 1 && bias.shape.length === 1;
       expect(isRow && columnsOf(weight) === columnsOf(x), 'layerNorm', inputs, 'weight and bias are one row');
+      expect(columnsOf(x) % (params['nRuns'] ?? 1) === 0, 'layerNorm', inputs, 'a row must divide into runs');
       expect(params['eps']! >= 0, 'layerNorm', inputs, 'eps must not be negative');
       return { shape: x.shape };
     },
-    gradient: (g, { inputs, params }, dOut) => [
-      g.apply('normGradient', [dOut, inputs[0]!, inputs[1]!], { eps: params['eps']!, centred: 1 }),
-      normWeightGradient(g, dOut, inputs[0]!, { eps: params['eps']!, centred: 1 }),
-      g.apply('sumRows', [dOut]),
-    ],
+    gradient: (g, { inputs, params }, dOut) => {
+      expect((params['nRuns'] ?? 1) === 1, 'layerNorm', inputs, 'only norms of whole rows have a derivative');
+      return [
+        g.apply('normGradient', [dOut, inputs[0]!, inputs[1]!], { eps: params['eps']!, centred: 1 }),
+        normWeightGradient(g, dOut, inputs[0]!, { eps: params['eps']!, centred: 1 }),
+        g.apply('sumRows', [dOut]),
+      ];
+    },
   },
 
   /** a + b; b may be one row, added to every row of a. */

@@ -95,6 +95,7 @@ const MISTAKES: readonly [OpName, () => Tensor[], RegExp, OpParams?][] = [
   ['quantize', () => [f32(9, 48)], /multiple of 32/],
   ['layerNorm', () => [f32(9, 4), f32(4), f32(9, 4)], /weight and bias are one row/, { eps: 0 }],
   ['layerNorm', () => [f32(9, 4), f32(4), f32(4)], /eps/, { eps: -1 }],
+  ['layerNorm', () => [f32(9, 4), f32(4), f32(4)], /divide into runs/, { eps: 0, nRuns: 3 }],
   ['splitHeads', () => [f32(9, 12)], /multiple of nSeq/, { nSeq: 2, nHead: 3, headDim: 4, column: 0 }],
   ['splitHeads', () => [f32(9, 12)], /within the columns/, { nSeq: 3, nHead: 3, headDim: 4, column: 1 }],
   ['mergeHeads', () => [f32(2, 3, 5, 4)], /must fit/, { nSeq: 2, columns: 12, column: 1 }],

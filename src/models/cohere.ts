@@ -2,18 +2,17 @@
 
 import { decoder } from './decoder.ts';
 import type { Differences } from './decoder.ts';
-import { unsupported, windowed } from './parameters.ts';
+import { normsOfHeads, windowed } from './parameters.ts';
 
 const common: Differences = { norm: 'layer', hasNormBias: false, parallel: 'shared' };
 
-/** Command R. */
-export const commandR = decoder((_p, { nonNegative }, gguf) => {
-  if (gguf.tensors.has('blk.0.attn_q_norm.weight')) {
-    throw unsupported(gguf, 'a norm for each head, as Command R+ has,', 'Command R runs');
-  }
+/** Command R; Command R+ has norms for each head. */
+export const commandR = decoder((_p, { nonNegative }, gguf) => ({
+  ...common,
+  qkNorm: normsOfHeads(gguf),
   // 0 means that there is none.
-  return { ...common, logitScale: nonNegative('logit_scale', 0) || 1 };
-});
+  logitScale: nonNegative('logit_scale', 0) || 1,
+}));
 
 /** Command R7B: most layers see a window of positions, and the others no positions. */
 export const cohere2 = decoder((p, { count, nonNegative }, gguf) => {

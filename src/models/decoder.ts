@@ -8,13 +8,14 @@ import { Graph } from '../graph/tensor.ts';
 import type { Tensor } from '../graph/tensor.ts';
 import type { Gguf } from '../gguf/reader.ts';
 import { MultiHeadAttention } from '../nn/attention.ts';
+import type { QkNorm } from '../nn/attention.ts';
 import { MixtureOfExperts } from '../nn/experts.ts';
 import type { ExpertsConfig } from '../nn/experts.ts';
 import { Embedding, Linear } from '../nn/linear.ts';
 import { GatedMLP, MLP } from '../nn/mlp.ts';
 import { LayerNorm, RMSNorm } from '../nn/norm.ts';
 import type { RopeConfig } from '../nn/rope.ts';
-import { asMatrices, requireOutput, splitRows, weightsOf } from './model.ts';
+import { asMatrices, asVectors, requireOutput, splitRows, weightsOf } from './model.ts';
 import type { Architecture, ModelDefinition, ParameterReader } from './model.ts';
 import { readTransformer, unsupported } from './parameters.ts';
 import type { TransformerParameters } from './parameters.ts';
@@ -31,15 +32,16 @@ export interface Differences {
   readonly parallel?: 'shared' | 'ownNorm';
   /** Pairs of rotary positions. Default `interleaved`. */
   readonly pairing?: RopeConfig['pairing'];
-  /** RMSNorm of queries and keys, of each head or of the whole row. Default none. */
-  readonly qkNorm?: 'head' | 'row';
+  /** Norm of queries and keys (nn/attention.ts). Default none. */
+  readonly qkNorm?: QkNorm | undefined;
   /** Default `silu`. */
   readonly activation?: 'silu' | 'gelu';
   /** Whether the feed-forward part has a gate. Default true. */
   readonly isGated?: boolean;
   /** Of a mixture of experts: as `ExpertsConfig` has it. Default normalised. Counts are the file's. */
   readonly experts?: Partial<Pick<ExpertsConfig, 'isNormalised' | 'activation'>>;
-  /** The file's name for the norm before the feed-forward part. Default `ffn_norm`. */
+  /** The file's names for the norms before attention and the feed-forward part. Default `attn_norm`, `ffn_norm`. */
+  readonly attnNorm?: string;
   readonly ffnNorm?: string;
   /** Of scores. Default 1 / √headDim. */
   readonly attentionScale?: number;
@@ -66,7 +68,7 @@ export function decoder(differencesOf: DifferencesOf = () => ({})): Architecture
   return async (file) => {
     const p = await readTransformer(file, true);
     const differences = differencesOf(p, p.read, file);
-    const gguf = splitFused(file, p, differences);
+    const gguf = shapedForGraph(file, p, differences);
     const experts = expertsOf(gguf, p, differences);
     const normEps = p.read.nonNegative(`attention.layer_norm_${differences.norm === 'layer' ? '' : 'rms_'}epsilon`);
     const definition: ModelDefinition = {
@@ -78,10 +80,18 @@ export function decoder(differencesOf: DifferencesOf = () => ({})): Architecture
   };
 }
 
-/** Projections that some files hold in one matrix, apart: the graph has them so. */
-function splitFused(file: Gguf, { hyperParameters: p }: TransformerParameters, { isGated = true }: Differences): Gguf {
+/** Tensors as the graph has them: projections that some files hold in one matrix apart, norms of heads as vectors. */
+function shapedForGraph(
+  file: Gguf,
+  { hyperParameters: p }: TransformerParameters,
+  { isGated = true, qkNorm }: Differences,
+): Gguf {
   const nKv = p.nHeadKv * p.headDim;
-  const gguf = splitRows(file, 'attn_qkv', { attn_q: p.nHead * p.headDim, attn_k: nKv, attn_v: nKv });
+  const apart = splitRows(file, 'attn_qkv', { attn_q: p.nHead * p.headDim, attn_k: nKv, attn_v: nKv });
+  const isOfHeads = qkNorm === 'ownHead';
+  const gguf = isOfHeads
+    ? asVectors(apart, { attn_q_norm: [p.nHead, p.headDim], attn_k_norm: [p.nHeadKv, p.headDim] })
+    : apart;
   if (gguf.tensors.has('blk.0.ffn_gate_inp.weight')) return asMatrices(gguf, 'ffn_gate_inp_shexp');
   const hasGate = !isGated || gguf.tensors.has('blk.0.ffn_gate.weight');
   return hasGate ? gguf : splitRows(gguf, 'ffn_up', { ffn_gate: p.nFf, ffn_up: p.nFf });
@@ -94,6 +104,10 @@ function expertsOf(gguf: Gguf, { read, hyperParameters: p }: TransformerParamete
   if (gguf.tensors.has('blk.0.ffn_gate.0.weight')) {
     const what = 'a tensor for each expert, as in files from before April 2024,';
     throw unsupported(gguf, what, 'convert the model again');
+  }
+  if (gguf.tensors.has('blk.0.ffn_gate_up_exps.weight')) {
+    const what = 'one tensor for what experts gate and what they let through, "ffn_gate_up_exps",';
+    throw unsupported(gguf, what, 'convert the model with the two apart');
   }
   const nExpertUsed = read.count('expert_used_count');
   if (nExpertUsed > nExpert) {
@@ -150,7 +164,7 @@ function buildDecoder(
       },
       limits.nCtx,
     );
-    const seen = norms === 'behind' ? x : norm(x, `${name}.attn_norm`, `${name}.attnNorm`);
+    const seen = norms === 'behind' ? x : norm(x, `${name}.${d.attnNorm ?? 'attn_norm'}`, `${name}.attnNorm`);
     const cache = { layer: p.isCausal ? layer : 0, limits };
     const attended = added(attention.forward(seen, step, cache, name), 'post_attention_norm', 'attn');
     const between = graph.apply('add', [attended, x], {}, `${name}.attnResidual`);

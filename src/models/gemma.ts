@@ -31,11 +31,11 @@ export const gemma2 = decoder(({ hyperParameters: p }, { positive, count }) => {
 });
 
 /** Every sixth layer sees all positions; the others have rotary positions of their own base, never stretched. */
-export const gemma3 = decoder(({ hyperParameters: p }, { count, positive }, { metadata }) => {
+export const gemma3 = decoder(({ hyperParameters: p }, { count, positive, fromOne }, { metadata }) => {
   const has = (key: string): boolean => metadata.has(`gemma3.${key}`);
   const window = has('attention.sliding_window') ? count('attention.sliding_window') : undefined;
   const isLocal = (layer: number): boolean => window !== undefined && layer % 6 < 5;
-  const freqBase = positive('rope.freq_base_swa', 10000);
+  const freqBase = fromOne('rope.freq_base_swa', 10000);
   return {
     ...common(p),
     norms: 'both',

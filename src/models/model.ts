@@ -68,6 +68,8 @@ export interface ParameterReader {
   count(key: string, fallback?: number): number;
   /** An integer from 0 on. */
   natural(key: string, fallback?: number): number;
+  /** A finite number from 1 on. */
+  fromOne(key: string, fallback?: number): number;
   /** A finite number above 0. */
   positive(key: string, fallback?: number): number;
   /** A finite number from 0 on. */
@@ -87,6 +89,7 @@ export function parametersOf(gguf: Gguf, architecture: string): ParameterReader 
   return {
     count: reader('a positive integer', (n) => Number.isSafeInteger(n) && n > 0),
     natural: reader('an integer from 0 on', (n) => Number.isSafeInteger(n) && n >= 0),
+    fromOne: reader('a number from 1 on', (x) => x >= 1 && x < Infinity),
     positive: reader('a positive number', (x) => x > 0 && x < Infinity),
     nonNegative: reader('a number from 0 on', (x) => x >= 0 && x < Infinity),
   };
@@ -159,6 +162,24 @@ export function firstRowOf(gguf: Gguf, name: string): Gguf {
   if (info?.shape.length !== 2) return gguf;
   const [nRows, ...shape] = info.shape as [number, number];
   return { ...gguf, tensors: new Map(gguf.tensors).set(name, { ...info, shape, sizeBytes: info.sizeBytes / nRows }) };
+}
+
+/**
+ * The file with some matrices of every layer, by the names of their parts, as vectors of all their elements.
+ * @throws {ShapeError} when a matrix has another shape
+ */
+export function asVectors(
+  gguf: Gguf,
+  parts: Readonly<Record<string, readonly [nRows: number, nColumns: number]>>,
+): Gguf {
+  const tensors = new Map(gguf.tensors);
+  for (const info of gguf.tensors.values()) {
+    const shape = Object.entries(parts).find(([part]) => info.name.endsWith(`.${part}.weight`))?.[1];
+    if (!shape) continue;
+    tensorOf(gguf, info.name, shape);
+    tensors.set(info.name, { ...info, shape: [shape[0] * shape[1]] });
+  }
+  return { ...gguf, tensors };
 }
 
 /** The file with some vectors of every layer, by the name of their part, as matrices of one row. */

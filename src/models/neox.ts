@@ -2,7 +2,7 @@
 // attention and the feed-forward part side by side.
 
 import { decoder } from './decoder.ts';
-import { unsupported } from './parameters.ts';
+import { normsOfHeads } from './parameters.ts';
 
 export const gptneox = decoder((_p, _read, { metadata }) => ({
   norm: 'layer',
@@ -13,25 +13,29 @@ export const gptneox = decoder((_p, _read, { metadata }) => ({
 
 export const phi2 = decoder(() => ({ norm: 'layer', pairing: 'halves', isGated: false, parallel: 'shared' }));
 
-/** Falcon 7B. */
+/** Of Falcon 40B and 180B attention has a norm of its own, the second. */
 export const falcon = decoder((_p, _read, gguf) => {
-  if (gguf.tensors.has('blk.0.attn_norm_2.weight')) {
-    throw unsupported(gguf, 'a second norm beside the first, as Falcon 40B has,', 'Falcon 7B runs');
-  }
-  return { norm: 'layer', pairing: 'halves', isGated: false, parallel: 'shared' };
+  const common = { norm: 'layer', pairing: 'halves', isGated: false } as const;
+  if (!gguf.tensors.has('blk.0.attn_norm_2.weight')) return { ...common, parallel: 'shared' };
+  return { ...common, parallel: 'ownNorm', attnNorm: 'attn_norm_2', ffnNorm: 'attn_norm' };
 });
 
 export const orion = decoder(() => ({ norm: 'layer', pairing: 'halves' }));
 
 export const starcoder2 = decoder(() => ({ norm: 'layer', pairing: 'halves', isGated: false }));
 
-/** A layer without a norm before its feed-forward part has it beside attention. */
+/**
+ * A layer without a norm before its feed-forward part has it beside attention; such is Stable LM 2 12B, which has norms
+ * for each head, too.
+ */
 export const stablelm = decoder((_p, _read, gguf) => {
-  if (gguf.tensors.has('blk.0.attn_q_norm.weight')) {
-    throw unsupported(gguf, 'a norm for each head, as Stable LM 2 12B has,', 'the models of 1.6B and 3B run');
-  }
   const isParallel = !gguf.tensors.has('blk.0.ffn_norm.weight');
-  return { norm: 'layer', pairing: 'halves', parallel: isParallel ? 'shared' : undefined };
+  return {
+    norm: 'layer',
+    pairing: 'halves',
+    qkNorm: normsOfHeads(gguf),
+    parallel: isParallel ? 'shared' : undefined,
+  };
 });
 
 /** Phi-3 and Phi-4: llama with joint matrices, and factors for frequencies that depend on the context's size. */

@@ -57,6 +57,10 @@ export function windowed(
   return (layer) => every === 0 || layer % every < every - 1;
 }
 
+/** LayerNorm of queries and keys with weights for each head, which the larger models of some architectures have. */
+export const normsOfHeads = ({ tensors }: Gguf): 'ownHead' | undefined =>
+  tensors.has('blk.0.attn_q_norm.weight') ? 'ownHead' : undefined;
+
 /** @param remedy  what works instead */
 export function unsupported({ source }: Gguf, what: string, remedy: string): UnsupportedError {
   return new UnsupportedError('UNSUPPORTED_FEATURE', `${source.name}: ${what} is not supported yet; ${remedy}`);

@@ -13,9 +13,11 @@ import { Linear } from './linear.ts';
 import type { LinearOptions } from './linear.ts';
 import { Module } from './module.ts';
 import type { WeightScope } from './module.ts';
-import { RMSNorm } from './norm.ts';
+import { LayerNorm, RMSNorm } from './norm.ts';
 import { Rope } from './rope.ts';
 import type { RopeConfig } from './rope.ts';
+
+export type QkNorm = 'head' | 'row' | 'ownHead';
 
 export interface AttentionConfig {
   readonly nEmbd: number;
@@ -28,8 +30,11 @@ export interface AttentionConfig {
   readonly isQkvFused?: boolean;
   /** Biases of the projections. Default: where the file has them. */
   readonly bias?: boolean | 'auto';
-  /** RMSNorm of queries and keys before they are rotated: of each head, or of the whole row. Default none. */
-  readonly qkNorm?: { readonly kind: 'head' | 'row'; readonly eps: number };
+  /**
+   * Norm of queries and keys before they are rotated: RMSNorm of each head (`head`) or of the whole row, or LayerNorm of
+   * each head with weights of its own (`ownHead`). Default none.
+   */
+  readonly qkNorm?: { readonly kind: QkNorm; readonly eps: number };
   /** Of scores. Default 1 / √headDim. */
   readonly scale?: number;
   /** Scores are capped to ± this, softly; only over the paged cache. Default not at all. */
@@ -76,7 +81,7 @@ export class MultiHeadAttention extends Module {
   readonly #rope: Rope | undefined;
   readonly #sinks: Tensor | undefined;
   /** Of queries and keys. */
-  readonly #norms: readonly RMSNorm[];
+  readonly #norms: readonly (RMSNorm | LayerNorm)[];
 
   /** @param nCtx  positions that rotary tables are made for */
   constructor(scope: WeightScope, config: AttentionConfig, nCtx: number) {
@@ -98,10 +103,13 @@ export class MultiHeadAttention extends Module {
     this.#rope = config.rope && new Rope(scope.graph, config.rope, nCtx);
     this.#sinks = config.hasSinks ? scope.weight('attn_sinks.weight', [nHead]) : undefined;
     const { qkNorm } = config;
+    const normOf = (name: string, n: number, { kind, eps }: NonNullable<AttentionConfig['qkNorm']>) => {
+      const weights = scope.scope(name);
+      if (kind === 'ownHead') return new LayerNorm(weights, n, eps, false, n / headDim);
+      return new RMSNorm(weights, kind === 'head' ? headDim : n, eps);
+    };
     this.#norms = qkNorm
-      ? [['attn_q_norm', nQ] as const, ['attn_k_norm', nKv] as const].map(([name, n]) =>
-          this.adopt(new RMSNorm(scope.scope(name), qkNorm.kind === 'head' ? headDim : n, qkNorm.eps)),
-        )
+      ? [normOf('attn_q_norm', nQ, qkNorm), normOf('attn_k_norm', nKv, qkNorm)].map((norm) => this.adopt(norm))
       : [];
   }
 

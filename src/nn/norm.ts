@@ -23,25 +23,28 @@ export class RMSNorm extends Module {
   }
 }
 
-/** LayerNorm (arXiv:1607.06450). Weights `weight` and, unless it has none, `bias` [nEmbd]. */
+/**
+ * LayerNorm (arXiv:1607.06450), of whole rows or of each of `nRuns` equal parts of them. Weights `weight` and, unless it
+ * has none, `bias` [nEmbd].
+ */
 export class LayerNorm extends Module {
   readonly #scope: WeightScope;
   readonly #weight: Tensor;
   readonly #bias: Tensor;
-  readonly #eps: number;
+  readonly #params: Readonly<Record<'eps' | 'nRuns', number>>;
 
-  constructor(scope: WeightScope, nEmbd: number, eps: number, hasBias = true) {
+  constructor(scope: WeightScope, nEmbd: number, eps: number, hasBias = true, nRuns = 1) {
     super();
     this.#scope = scope;
     this.#weight = scope.weight('weight', [nEmbd], ONES);
     this.#bias = hasBias
       ? scope.weight('bias', [nEmbd], ZEROS)
       : scope.graph.constant(`noBias.${nEmbd}`, [nEmbd], () => new Float32Array(nEmbd));
-    this.#eps = eps;
+    this.#params = { eps, nRuns };
   }
 
   /** x: f32[rows, nEmbd] → the same shape */
   forward(x: Tensor, name = ''): Tensor {
-    return this.#scope.graph.apply('layerNorm', [x, this.#weight, this.#bias], { eps: this.#eps }, name);
+    return this.#scope.graph.apply('layerNorm', [x, this.#weight, this.#bias], this.#params, name);
   }
 }

@@ -84,6 +84,16 @@ test('pooling, length and cutting are flags', async () => {
   assert.match(stderr, /pooling cls/);
 });
 
+test('a model whose file wants another pooling is refused with the flag for one', async () => {
+  const reranker = writeScratch(
+    'reranker.gguf',
+    randomEncoderGguf(ENCODER_KINDS['bert']!, { ...SHAPE, poolingType: 4 }),
+  );
+  const { code, stdout, stderr } = await runCommand(['embed', reranker, 'a']);
+  assert.deepEqual([code, stdout], [1, '']);
+  assert.match(stderr, /reranker's, perhaps\); supported: mean, cls, last, with --pooling$/m);
+});
+
 test('models that generate text make vectors, too', async () => {
   const { code, stdout, stderr } = await runCommand(['embed', decoder, 'one', 'two']);
   assert.equal(code, 0, stderr);

@@ -42,6 +42,13 @@ const CASES: readonly Case[] = [
     params: { eps: EPS },
     tolerance: 1e-6,
   },
+  {
+    name: 'layerNorm of three runs a row',
+    op: 'layerNorm',
+    shapes: (rows, columns) => [matrix(rows, 3 * columns), [3 * columns], [3 * columns]],
+    params: { eps: EPS, nRuns: 3 },
+    tolerance: 1e-6,
+  },
   ...[0, 1].flatMap((centred): Case[] => [
     {
       name: `normalize, ${centred ? 'centred' : 'as it is'}`,

@@ -48,9 +48,10 @@ const KEYS = [
   'rope.freq_base_swa',
 ];
 
-/** Every key gets the first, and one of the others by turns. */
+/** Every key gets the first two, and one of the others by turns. */
 const VALUES: readonly MetadataEntry[] = [
   { type: 'u32', value: 2 ** 32 - 1 },
+  { type: 'f32', value: 1e-20 },
   { type: 'u32', value: 0 },
   { type: 'u32', value: 1 },
   { type: 'bool', value: true },
@@ -82,8 +83,8 @@ describe('absurd metadata is one error or a model that works:', () => {
       const good = new Map(gguf.metadata.entries());
       const own = [...good.keys()].filter((key) => key.startsWith(`${architecture}.`));
       for (const key of new Set([...own, ...KEYS.map((each) => `${architecture}.${each}`)])) {
-        const [first, ...others] = VALUES;
-        for (const value of [first!, others[turn++ % others.length]!]) {
+        const [first, second, ...others] = VALUES;
+        for (const value of [first!, second!, others[turn++ % others.length]!]) {
           const what = `${key} = ${value.value}`;
           const startMs = performance.now();
           try {

@@ -149,6 +149,17 @@ describe('a model file is refused', () => {
       },
     ],
     [
+      'with two matrices of the experts in one',
+      'UNSUPPORTED_FEATURE',
+      /"ffn_gate_up_exps".*convert the model with the two apart/,
+      (content) => {
+        content.metadata.set('llama.expert_count', { type: 'u32', value: 2 });
+        content.metadata.set('llama.expert_used_count', { type: 'u32', value: 1 });
+        const shape = [2, 8, 256];
+        setTensor(content, { name: 'blk.0.ffn_gate_up_exps.weight', dtype: 'F32', shape }, 4 * 2 * 8 * 256);
+      },
+    ],
+    [
       'with a tensor in a layer that nobody reads',
       'UNSUPPORTED_FEATURE',
       /tensor "blk\.1\.attn_q\.scale" belongs to a variant of "llama".*use another/,

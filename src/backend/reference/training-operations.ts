@@ -92,10 +92,11 @@ function rowStatistics(x: Value, row: number, eps: number, centred: boolean): { 
   return { mean, inverse: 1 / Math.sqrt(variance + eps) };
 }
 
-const layerNorm: Evaluate = ([x, weight, bias], { eps }) => {
-  const rows = Array.from({ length: x!.rows }, (_, r) => rowStatistics(x!, r, eps!, true));
+const layerNorm: Evaluate = ([x, weight, bias], { eps, nRuns = 1 }) => {
+  const runs: Value = { data: x!.data, rows: x!.rows * nRuns, columns: x!.columns / nRuns };
+  const statistics = Array.from({ length: runs.rows }, (_, r) => rowStatistics(runs, r, eps!, true));
   return build(x!.rows, x!.columns, (r, c) => {
-    const { mean, inverse } = rows[r]!;
+    const { mean, inverse } = statistics[r * nRuns + Math.floor(c / runs.columns)]!;
     return (at(x!, r, c) - mean) * inverse * weight!.data[c]! + bias!.data[c]!;
   });
 };

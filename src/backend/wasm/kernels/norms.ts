@@ -121,16 +121,17 @@ function forEachRow(
   k: KernelBody,
   columns: Local<'i32'>,
   addresses: readonly Local<'ptr'>[],
-  body: (rows: Local<'ptr'>[]) => void,
+  body: (rows: Local<'ptr'>[], row: Local<'i32'>) => void,
+  nRows: Expr<'i32'> = k.rows(),
 ): void {
   const { f } = k;
-  const { from, to } = k.share(k.rows());
+  const { from, to } = k.share(nRows);
   const row = f.local('i32', 'row');
   const rowBytes = f.let('rowBytes', ptr.fromI32(i32.shl(columns, 2)));
   const rows = addresses.map((_, i) => f.local('ptr', `row${i}`));
   f.for(row, { from, to }, () => {
     rows.forEach((r, i) => r.set(addressAt(addresses[i]!, row, rowBytes)));
-    body(rows);
+    body(rows, row);
   });
 }
 
@@ -142,26 +143,39 @@ const values = ({ out, params }: Instruction): Record<string, number> => ({
 
 const normParams = { columns: 'i32', eps: 'f32', centred: 'i32' } as const;
 
+/** A run of a row is a row of its own, but that its weights are those of its place. */
 const layerNorm: Kernel = {
   op: 'layerNorm',
   dtypes: [],
-  params: normParams,
-  values,
+  params: { columns: 'i32', eps: 'f32', nRuns: 'i32' },
+  values({ out, params }) {
+    const { eps, nRuns = 1 } = params;
+    return { columns: columnsOf(out.tensor) / nRuns, eps: eps!, nRuns };
+  },
   build(k) {
+    const { f } = k;
     const out = k.out();
     const x = k.input(0, 'x');
     const weight = k.input(1, 'weight');
     const bias = k.input(2, 'bias');
     const columns = k.param('columns');
     const eps = k.paramF32('eps');
-    forEachRow(k, columns, [out, x], (rows) => {
+    const nRuns = k.param('nRuns');
+    const runBytes = f.let('runBytes', ptr.fromI32(i32.shl(columns, 2)));
+    const [w, b] = [f.local('ptr', 'runWeight'), f.local('ptr', 'runBias')];
+    const run = f.local('i32', 'run');
+    const normRun = (rows: readonly Local<'ptr'>[], row: Local<'i32'>): void => {
       const [o, r] = rows as [Local<'ptr'>, Local<'ptr'>];
+      run.set(i32.rem_u(row, nRuns));
+      w.set(addressAt(weight, run, runBytes));
+      b.set(addressAt(bias, run, runBytes));
       const { mean, inverse } = statistics(k, columns, r, eps, true);
       eachColumn(k, columns, (read, write) => {
         const hat = f32x4.mul(f32x4.sub(read(r), mean), inverse);
-        write(o, f32x4.add(f32x4.mul(hat, read(weight)), read(bias)));
+        write(o, f32x4.add(f32x4.mul(hat, read(w)), read(b)));
       });
-    });
+    };
+    forEachRow(k, columns, [out, x], normRun, i32.mul(k.rows(), nRuns));
   },
 };
 
