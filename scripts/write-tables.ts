@@ -206,13 +206,15 @@ const besideL = (name: 'strict' | 'narrow'): string =>
 
 function types(): string {
   const { machine, rows } = read<TypesFile>('types');
-  const head = ['type', 'bits', 'packed', 'decode', '× L', 'GB/s', 'Q8_0', 'share', 'cached', 'ceiling'];
+  const head = ['type', 'bits', 'packed', 'decode', '× L', 'GB/s', 'Q8_0', 'share', 'carried', 'cached', 'ceiling'];
   const cells = rows.map(({ dtype, bits, packedBits, decode, decodeGBs, q8GBs, share, cachedGWeights, L }) => {
     const numbers = [bits, packedBits, decode, L?.ratio, decodeGBs, q8GBs].map((x) =>
       x === undefined ? '' : short(x),
     );
     const byCompute = (2 * cachedGWeights * bits) / 8 / q8GBs;
-    return [dtype, ...numbers, percent(share), short(cachedGWeights), percent(Math.min(bits / packedBits, byCompute))];
+    const carried = (share * packedBits) / bits;
+    const ceiling = Math.min(bits / packedBits, byCompute);
+    return [dtype, ...numbers, percent(share), percent(carried), short(cachedGWeights), percent(ceiling)];
   });
   const nRuns = [...new Set(rows.map((row) => row.nRuns))].join(' or ');
   const note = `Tokens a second with 2 threads, medians of ${nRuns} interleaved runs. L: llama.cpp driven from C.`;

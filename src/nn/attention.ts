@@ -31,8 +31,8 @@ export interface AttentionConfig {
   /** Biases of the projections. Default: where the file has them. */
   readonly bias?: boolean | 'auto';
   /**
-   * Norm of queries and keys before they are rotated: RMSNorm of each head (`head`) or of the whole row, or LayerNorm of
-   * each head with weights of its own (`ownHead`). Default none.
+   * Norm of queries and keys before they are rotated: RMSNorm of each head (`head`) or of the whole row (`row`), or
+   * LayerNorm of each head with weights of its own (`ownHead`). Default none.
    */
   readonly qkNorm?: { readonly kind: QkNorm; readonly eps: number };
   /** Of scores. Default 1 / √headDim. */

@@ -24,8 +24,8 @@ export class RMSNorm extends Module {
 }
 
 /**
- * LayerNorm (arXiv:1607.06450), of whole rows or of each of `nRuns` equal parts of them. Weights `weight` and, unless it
- * has none, `bias` [nEmbd].
+ * LayerNorm (arXiv:1607.06450), of whole rows or of each of `nRuns` equal parts of them. Weights `weight` and, unless
+ * it has none, `bias` [nEmbd].
  */
 export class LayerNorm extends Module {
   readonly #scope: WeightScope;

@@ -90,7 +90,8 @@ function bothWays(rig: Rig, { name, op, shapes, params, tolerance }: Case): void
     // Scores are square: the number of rows follows.
     for (const rows of /softmax/i.test(op) ? [1, 2] : ROWS) {
       const [first, ...others] = shapes(rows, columns).map((shape) => rig.constant(shape)) as [Tensor, ...Tensor[]];
-      const zeros = rig.constant([columns], new Float32Array(columns));
+      const nColumns = first.shape.at(-1) as number;
+      const zeros = rig.constant([nColumns], new Float32Array(nColumns));
       const fresh = (): Tensor => rig.graph.apply('add', [first, zeros]);
       const where = `${name} [${rows}, ${columns}]`;
       const kept = fresh();

@@ -23,8 +23,13 @@ export const PAGE_BYTES = 65536;
 /** Pages that a memory can have: 4 GiB by the standard, and 16 GiB by what engines do. */
 const PAGE_COUNT_MAX: Readonly<Record<PointerType, number>> = { i32: 65536, i64: 262144 };
 
-/** Spins before a waiting thread lets the operating system take its core: about 50 µs. */
-const SPIN_COUNT_MAX = 20000;
+/**
+ * Spins before a waiting thread lets the operating system take its core, for each other thread and at most: about 60
+ * and 500 µs. Of many threads one is often late, and who sleeps then makes all of them late. Of two, who spins for long
+ * may hold the core that the other waits for, where other programs run.
+ */
+const SPINS_OF_THREAD = 25_000;
+const SPINS_MAX = 200_000;
 
 export interface ModuleKind {
   /** The function table, in this order. */
@@ -98,17 +103,24 @@ function defineBarrier(module: ModuleBuilder, sleep: SleepRef): FuncRef<{ nThrea
           f.drop(memory.atomic_notify(at(PHASE_ADDRESS), nThreads));
         });
       },
-      () => awaitPhase(f, phase, sleep),
+      () => awaitPhase(f, phase, nThreads, sleep),
     );
   });
 }
 
-function awaitPhase(f: FunctionBuilder<readonly []>, phase: Local<'i32'>, sleep: SleepRef): void {
+function awaitPhase(
+  f: FunctionBuilder<readonly []>,
+  phase: Local<'i32'>,
+  nThreads: Local<'i32'>,
+  sleep: SleepRef,
+): void {
+  const spinsMax = f.let('spinsMax', i32.mul(i32.sub(nThreads, 1), SPINS_OF_THREAD));
+  f.if(i32.gt_u(spinsMax, SPINS_MAX), () => spinsMax.set(SPINS_MAX));
   const spins = f.let('spins', i32.const(0));
   const isWaiting = i32.eq(i32.atomic_load(ptr.const(PHASE_ADDRESS)), phase);
   f.while(isWaiting, () => {
     spins.set(i32.add(spins, 1));
-    f.if(i32.gt_u(spins, SPIN_COUNT_MAX), () => {
+    f.if(i32.gt_u(spins, spinsMax), () => {
       f.if(i32.atomic_load(ptr.const(ABORT_ADDRESS)), () => f.unreachable());
       f.drop(i32.atomic_rmw_add(ptr.const(SLEEPERS_ADDRESS), 1));
       f.exec(sleep, { phase });
