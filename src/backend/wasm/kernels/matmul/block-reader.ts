@@ -8,8 +8,8 @@ import { HalfToFloat, splatF32, splatI32 } from '../floats.ts';
 import type { KernelVariant } from '../kernel.ts';
 import {
   HALF_ROWS_BYTES,
-  groupSizes,
   SPLIT_COLUMNS,
+  groupSizes,
   interleavingOf,
   isBiased,
   isSigned,

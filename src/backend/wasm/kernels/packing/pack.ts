@@ -1,4 +1,4 @@
-// Packing: weights as the file stores them → groups of eight interleaved rows, as weights.ts tells. One kernel a type.
+// Packing: weights as the file stores them → groups of eight interleaved rows, as layout.ts tells. One kernel a type.
 // Floats: for each column the eight rows' values. Quantised formats: the fields of each row's block are spread over the
 // bytes of vectors, eight rows of them transposed, and the bits put together again as planes. Blocks that hold indices
 // of a grid are written out in scratch first (expand.ts).
@@ -169,7 +169,7 @@ function columnOf({ f, rows }: Group, size: 1 | 2 | 4, offset: number): Local<'v
   return vectors;
 }
 
-/** Sixteen bytes of each of eight rows, interleaved by four bytes (see `quads` in weights.ts) or by two (`pairs`). */
+/** Sixteen bytes of each of eight rows, interleaved by four bytes (`quads`) or by two (`pairs`). */
 function interleave(f: FunctionBuilder, rows: readonly Local<'v128'>[], isQuads: boolean): Local<'v128'>[] {
   if (!isQuads) {
     transpose(f, rows);
