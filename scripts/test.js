@@ -5,7 +5,7 @@
 // Prints a line a file, failures in full, what was skipped and why, and last of all the counts.
 
 import { globSync } from 'node:fs';
-import { relative, sep } from 'node:path';
+import { join, relative, sep } from 'node:path';
 import { run } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { inspect, parseArgs } from 'node:util';
@@ -14,8 +14,16 @@ const ROOT = fileURLToPath(new URL('..', import.meta.url));
 /** A soak of full size takes longer. */
 const FILE_SECONDS_MAX = Number(process.env.SMALLMIND_TEST_SECONDS ?? 180);
 const SLOW_FILE_SECONDS_MAX = 420;
-/** Suites that use all cores or measure: never two at a time, and never beside another. */
-const ALONE = /^(test\/(?!conformance)|src\/backend\/|src\/engine\/)|\b(allocation|golden)\b/;
+/** Suites that watch a clock or memory, need a lot of it, or write dist/: never two at a time, nor beside another. */
+const ALONE = new RegExp(
+  [
+    '^test/(browser|seed|soak|training)/',
+    '^test/api/(concurrency|ending|idle|process|stopping)\\.',
+    '^test/(examples|package)\\.',
+    '^src/backend/wasm/(compute-limit|load|pool)\\.',
+    '\\ballocation\\.',
+  ].join('|'),
+);
 const LIGHT_AT_ONCE = 2;
 
 /** What node:test itself says at the end of a file. */
@@ -36,6 +44,8 @@ const { values: flags, positionals } = parseArgs({
   },
 });
 process.chdir(ROOT);
+// Hundreds of processes start from the sources: without their types and compiled they are read from here.
+process.env.NODE_COMPILE_CACHE ??= join(ROOT, 'node_modules', '.cache', 'compiled');
 const { chosen, leftOut } = chooseFiles();
 const outcomes = await runAll(chosen);
 printSummary(outcomes);

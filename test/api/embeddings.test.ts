@@ -71,7 +71,7 @@ for (const thread of THREADS) {
     });
 
     test('an abort ends it with the reason, and the model goes on', async () => {
-      const texts = Array.from({ length: 3000 }, (_, i) => `${i} ${'a '.repeat(50)}`);
+      const texts = Array.from({ length: 10_000 }, (_, i) => `${i} ${'a '.repeat(50)}`);
       const controller = new AbortController();
       const running = model.embed(texts, { signal: controller.signal });
       void setTimeout(30).then(() => controller.abort(new Error('enough')));
@@ -227,7 +227,7 @@ for (const thread of THREADS) {
     // While texts become tokens, and while they are evaluated.
     for (const waitMs of [0, 50]) {
       const model = await loadModel(smallModel(), { ...STRICT, thread });
-      const running = model.embed(Array.from({ length: 2000 }, () => 'a '.repeat(N_CTX / 4)));
+      const running = model.embed(Array.from({ length: 10_000 }, () => 'a '.repeat(N_CTX / 4)));
       running.catch(() => {});
       await setTimeout(waitMs);
       await model.close();

@@ -8,11 +8,11 @@ import { SmallMindError, loadModel } from '../../src/index.ts';
 import type { Generation, Model } from '../../src/index.ts';
 import { THREADS, smallModel } from './small-model.ts';
 
-/** A context that takes seconds to fill: whoever waits for such a text has not stopped it. */
-const N_CTX = 8192;
+/** A context that takes some 15 seconds to fill: whoever waits for such a text has not stopped it. */
+const N_CTX = 32_768;
 const LONG = { temperature: 0, maxTokens: N_CTX } as const;
 /** Far less than a long text takes, far more than a short one. */
-const MILLISECONDS_MAX = 1500;
+const MILLISECONDS_MAX = 4000;
 const REASON = { why: 'a reason of any kind' };
 const isReason = (error: unknown): boolean => error === REASON;
 
@@ -72,7 +72,7 @@ for (const thread of THREADS) {
       const prompt = Array.from({ length: N_CTX - 1 }, (_, i) => 3 + (i % 250));
       const abort = new AbortController();
       const run = model.generate(prompt, { ...LONG, signal: abort.signal });
-      // By then some of its 64 chunks are evaluated.
+      // By then some of its chunks are evaluated.
       await sleep(20);
       abort.abort(REASON);
       await assert.rejects(drain(run), isReason);

@@ -103,7 +103,7 @@ for (const thread of THREADS) {
 
     test('a text ends when its time is over, with what there is', async () => {
       const startMs = performance.now();
-      const { pieces, result } = await stream(model, { ...ENDLESS, maxTimeMs: 60 });
+      const { pieces, result } = await stream(model, { ...ENDLESS, maxTimeMs: 300 });
       assert.ok(performance.now() - startMs < 5000);
       assert.deepEqual([result.finishReason, result.stoppedBy], ['time', undefined]);
       assert.ok(result.tokens.length > 0);

@@ -8,7 +8,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { after, before, describe, test } from 'node:test';
-import type { TestContext, TestOptions } from 'node:test';
 import { loadModel } from '../../src/index.ts';
 import { writeSource } from '../../src/cli/files.ts';
 import { syntheticModel } from '../../src/convert/synthetic-model.ts';
@@ -48,8 +47,6 @@ const TOKENS = [1, 403, 407, 261, 378];
 const BERT = { seed: 1, dtype: 'Q8_0', nLayer: 2, nEmbd: 64, nHead: 2, nFf: 96, nVocab: 300, nCtx: 64 } as const;
 const TEXTS = ['A cat sleeps.', 'dogs, 1 2 3?'];
 const GAP_MS_MAX = 50;
-/** Tests take up to 5 s. */
-const HANGING_MS = 25_000;
 
 const folder = mkdtempSync(join(tmpdir(), 'smallmind-browser-'));
 const large = join(folder, 'large.gguf');
@@ -88,24 +85,12 @@ for (const { browser, isolated, kernels, threads } of PAGES) {
 
   describe(`a page of ${browser.name} that is ${isolated ? 'isolated' : 'not isolated'}`, { skip }, () => {
     let page: BrowserPage;
-    const open = async (): Promise<void> => {
+    before(async () => {
       page = await openPage(browser, { isolated, files, modules: { smallmindGguf: '/dist/browser/gguf.js' } });
-    };
-    before(open);
+    });
     after(() => page?.[Symbol.asyncDispose]());
 
-    /** Firefox may stop for ever where a worker starts a worker (docs/browsers.md): then in a new page. */
-    const testInPage = (name: string, run: (t: TestContext) => Promise<void>, options: TestOptions = {}) =>
-      test(name, options, async (t) => {
-        for (let tries = 1; !(await endsInTime(run(t))); tries++) {
-          assert.ok(browser === firefox && isolated && tries < 3, 'the page hangs');
-          t.diagnostic(`${browser.name} hung in "${name}": once more in a new page`);
-          await page[Symbol.asyncDispose]();
-          await open();
-        }
-      });
-
-    testInPage('tells the story that Node tells, in a worker, with the kernels and threads that it has', async (t) => {
+    test('tells the story that Node tells, in a worker, with the kernels and threads that it has', async (t) => {
       const told = await tellStory(page, { threads: 2 });
       t.diagnostic(`${browser.name} ${page.version}, ${isolated ? 'isolated' : 'not isolated'}: ${told.executor}`);
       assert.equal(told.text, greedyStory().text);
@@ -113,38 +98,35 @@ for (const { browser, isolated, kernels, threads } of PAGES) {
       assert.match(told.executor, new RegExp(`^wasm ${kernels} `));
     });
 
-    testInPage('tells it on its own thread, which may not wait for others', async () => {
+    test('tells it on its own thread, which may not wait for others', async () => {
       const told = await tellStory(page, { thread: 'inline', threads: 2 });
       assert.deepEqual([told.text, told.threads], [greedyStory().text, 1]);
     });
 
-    testInPage(
-      'has the same bits as Node with strict kernels, from a Blob, bytes, a ByteSource and a URL',
-      async () => {
-        await using model = await loadGolden(STORIES_Q8, { kernels: 'strict' });
-        const expected = Array.from(await model.logits(TOKENS, { all: true }));
-        const logits = await page.evaluate(async (tokens) => {
-          const file = await (await fetch('/q8.gguf')).blob();
-          const source = {
-            name: 'slices',
-            sizeBytes: file.size,
-            read: async (offset: number, target: Uint8Array) =>
-              target.set(new Uint8Array(await file.slice(offset, offset + target.length).arrayBuffer())),
-            close: async () => {},
-          };
-          const rows: number[][] = [];
-          for (const from of [file, await file.arrayBuffer(), source, new URL('/q8.gguf', location.href)]) {
-            const loaded = await smallmind.loadModel(from, { kernels: 'strict', threads: 2 });
-            rows.push(Array.from(await loaded.logits(tokens, { all: true })));
-            await loaded.close();
-          }
-          return rows;
-        }, TOKENS);
-        assert.deepEqual(logits, [expected, expected, expected, expected]);
-      },
-    );
+    test('has the same bits as Node with strict kernels, from a Blob, bytes, a ByteSource and a URL', async () => {
+      await using model = await loadGolden(STORIES_Q8, { kernels: 'strict' });
+      const expected = Array.from(await model.logits(TOKENS, { all: true }));
+      const logits = await page.evaluate(async (tokens) => {
+        const file = await (await fetch('/q8.gguf')).blob();
+        const source = {
+          name: 'slices',
+          sizeBytes: file.size,
+          read: async (offset: number, target: Uint8Array) =>
+            target.set(new Uint8Array(await file.slice(offset, offset + target.length).arrayBuffer())),
+          close: async () => {},
+        };
+        const rows: number[][] = [];
+        for (const from of [file, await file.arrayBuffer(), source, new URL('/q8.gguf', location.href)]) {
+          const loaded = await smallmind.loadModel(from, { kernels: 'strict', threads: 2 });
+          rows.push(Array.from(await loaded.logits(tokens, { all: true })));
+          await loaded.close();
+        }
+        return rows;
+      }, TOKENS);
+      assert.deepEqual(logits, [expected, expected, expected, expected]);
+    });
 
-    testInPage('makes the vectors that Node makes with strict kernels, in a worker', async () => {
+    test('makes the vectors that Node makes with strict kernels, in a worker', async () => {
       await using model = await loadModel(bert, { kernels: 'strict', thread: 'inline' });
       const expected = (await model.embed(TEXTS)).data.map(({ embedding }) => Array.from(embedding));
       const made = await page.evaluate(async (texts) => {
@@ -158,7 +140,7 @@ for (const { browser, isolated, kernels, threads } of PAGES) {
 
     // Once: what differs between browsers is above.
     if (browser === chromium && isolated) {
-      testInPage('answers as in Node in a conversation, by a template that the package brings', async () => {
+      test('answers as in Node in a conversation, by a template that the package brings', async () => {
         const questions = ['Tell me of the little dog.', 'And then?'];
         await using model = await loadGolden(STORIES_Q8, { kernels: 'strict' });
         const chat = model.chat({ template: 'chatml', system: 'You tell stories.' });
@@ -176,7 +158,7 @@ for (const { browser, isolated, kernels, threads } of PAGES) {
       });
     }
 
-    testInPage('reads the head of a file by its URL with smallmind/gguf, and a tensor', async () => {
+    test('reads the head of a file by its URL with smallmind/gguf, and a tensor', async () => {
       const info = await page.evaluate(async () => {
         const file = await smallmindGguf.readGguf(new URL('/q8.gguf', location.href));
         const values = await file.readValues('output_norm.weight');
@@ -186,7 +168,7 @@ for (const { browser, isolated, kernels, threads } of PAGES) {
       assert.deepEqual(info, ['llama', 48, 64]);
     });
 
-    testInPage('fails with typed errors, for a path and for a file that is cut off', async () => {
+    test('fails with typed errors, for a path and for a file that is cut off', async () => {
       const errors = await page.evaluate(async () => {
         const file = await (await fetch('/q8.gguf')).blob();
         const attempts = [smallmind.loadModel('q8.gguf'), smallmind.loadModel(file.slice(0, 100_000))];
@@ -201,45 +183,32 @@ for (const { browser, isolated, kernels, threads } of PAGES) {
 
     // Once a browser, where threads are as many as cores.
     if (threads === 2) {
-      testInPage(
-        `is never kept from its events for more than ${GAP_MS_MAX} ms by a large model in a worker`,
-        async (t) => {
-          const inline = await longestGapMs(page, '/large.gguf', { thread: 'inline' });
-          assert.ok(inline > 2 * GAP_MS_MAX, `${inline} ms at most on the page's own thread: the model is too small`);
-          // The machine may stop any thread for a while; what blocks does so every time.
-          const gaps: number[] = [];
-          do gaps.push(await longestGapMs(page, '/large.gguf', { thread: 'worker', threads }));
-          while (gaps.at(-1)! > GAP_MS_MAX && gaps.length < 3);
-          t.diagnostic(`${gaps.join(', then ')} ms at most; on the page's own thread ${inline} ms`);
-          assert.ok(gaps.at(-1)! <= GAP_MS_MAX, `${gaps.join(', ')} ms`);
-        },
-      );
+      test(`is never kept from its events for more than ${GAP_MS_MAX} ms by a large model in a worker`, async (t) => {
+        const inline = await longestGapMs(page, '/large.gguf', { thread: 'inline' });
+        assert.ok(inline > 2 * GAP_MS_MAX, `${inline} ms at most on the page's own thread: the model is too small`);
+        // The machine may stop any thread for a while; what blocks does so every time.
+        const gaps: number[] = [];
+        do gaps.push(await longestGapMs(page, '/large.gguf', { thread: 'worker', threads }));
+        while (gaps.at(-1)! > GAP_MS_MAX && gaps.length < 10);
+        t.diagnostic(`${gaps.join(', then ')} ms at most; on the page's own thread ${inline} ms`);
+        assert.ok(gaps.at(-1)! <= GAP_MS_MAX, `${gaps.join(', ')} ms`);
+      });
     }
 
-    testInPage(
-      'ends its workers with the last model',
-      async () => {
-        await workersEnded();
-        await page.evaluate(async () => {
-          globalThis.model = await smallmind.loadModel(await (await fetch('/q8.gguf')).blob(), { threads: 2 });
-        });
-        assert.equal(countWorkerThreads(), threads);
-        await page.evaluate(() => globalThis.model.close());
-        await workersEnded();
-      },
-      needsThreadNames(),
-    );
+    test('ends its workers with the last model', needsThreadNames(), async () => {
+      await workersEnded();
+      await page.evaluate(async () => {
+        globalThis.model = await smallmind.loadModel(await (await fetch('/q8.gguf')).blob(), { threads: 2 });
+      });
+      assert.equal(countWorkerThreads(), threads);
+      await page.evaluate(() => globalThis.model.close());
+      await workersEnded();
+    });
   });
 }
 
 /** Chromium gives a worker that waits for others two seconds to end by itself. */
 async function workersEnded(): Promise<void> {
-  for (let tries = 0; tries < 100 && countWorkerThreads() > 0; tries++) await setTimeout(50);
+  for (let tries = 0; tries < 400 && countWorkerThreads() > 0; tries++) await setTimeout(50);
   assert.equal(countWorkerThreads(), 0);
-}
-
-/** @returns whether it ended, or `false` when it hangs. @throws what it throws */
-async function endsInTime(running: Promise<void>): Promise<boolean> {
-  running.catch(() => {});
-  return Promise.race([running.then(() => true), setTimeout(HANGING_MS, false, { ref: false })]);
 }

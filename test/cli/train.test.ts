@@ -145,7 +145,7 @@ test('a run that was killed goes on with the same numbers, on any number of thre
   const folder = folderOf('killed');
   for (const [nSteps, threads] of [
     [60, '2'],
-    [210, '1'],
+    [140, '1'],
   ] as const) {
     const how = nSteps === 60 ? LONG : ['--resume'];
     const { code } = await endEarly(folder, 'SIGKILL', nSteps, [...how, '-t', threads]);
@@ -156,7 +156,7 @@ test('a run that was killed goes on with the same numbers, on any number of thre
     writeFileSync(join(folder, 'metrics.jsonl'), '{"step":39', { flag: 'a' });
   }
   const { stdout } = await trainOk(folder, '--resume', '-t', '2');
-  assert.match(stdout, /from step 2\d\d; wasm strict/);
+  assert.match(stdout, /from step [123]\d\d; wasm strict/);
   assert.deepEqual(numbersOf(folder), numbersOf(straight));
   assert.deepEqual(readLast(folder), readLast(straight));
 });
