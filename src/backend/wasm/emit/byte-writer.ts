@@ -13,8 +13,8 @@ export class ByteWriter {
   }
 
   /** One by one: spreading a large array overflows the stack. */
-  append(values: Iterable<number>): void {
-    for (const value of values) this.bytes.push(value);
+  append(values: ArrayLike<number>): void {
+    for (let i = 0; i < values.length; i++) this.bytes.push(values[i]!);
   }
 
   /** LEB128 of a safe integer ≥ 0. */
