@@ -59,7 +59,6 @@ export class Rig {
   readonly states = new Map<string, Float32Array>();
   readonly #bytes = new Map<string, Uint8Array>();
   readonly #random = new Random(20260);
-  #state = 20260;
   readonly #seesQuantized: boolean;
   #nLeaf = 0;
 
@@ -68,21 +67,11 @@ export class Rig {
     this.#seesQuantized = seesQuantized;
   }
 
-  /** Nearly normal numbers, sums of four uniform ones: of the millions that are needed each is cheap. */
+  /** Normally distributed numbers. */
   numbers(n: number, deviation = 1): Float32Array {
-    const scale = (deviation * Math.sqrt(3)) / 2 ** 32;
-    let state = this.#state;
-    // Xorshift, G. Marsaglia, "Xorshift RNGs", 2003.
-    const uniform = (): number => {
-      state ^= state << 13;
-      state ^= state >>> 17;
-      state ^= state << 5;
-      return state;
-    };
-    const values = new Float32Array(n);
-    for (let i = 0; i < n; i++) values[i] = (uniform() + uniform() + uniform() + uniform()) * scale;
-    this.#state = state;
-    return values;
+    const values = new Float64Array(n);
+    this.#random.fillNormal(values, 0, deviation);
+    return Float32Array.from(values);
   }
 
   weight(dtype: DType, shape: readonly number[], values = this.numbers(shape.reduce((n, d) => n * d, 1))): Tensor {
