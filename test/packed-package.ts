@@ -9,9 +9,12 @@ import { fileURLToPath } from 'node:url';
 
 export const ROOT = fileURLToPath(new URL('..', import.meta.url));
 
-/** Runs a program to its end; stdin is empty. It does not notice that a test of a project run by npm started it. */
+/** What tells a program that a test of a project run by npm started it, or has it keep what it compiles. */
+const OF_TESTS = ['NODE_OPTIONS', 'NODE_TEST_CONTEXT', 'NODE_COMPILE_CACHE', 'npm_config_local_prefix'];
+
+/** Runs a program to its end, as a user does; stdin is empty. */
 export function run(program: string, args: readonly string[], cwd: string): SpawnSyncReturns<string> {
-  const { NODE_OPTIONS: _options, NODE_TEST_CONTEXT: _test, npm_config_local_prefix: _prefix, ...env } = process.env;
+  const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !OF_TESTS.includes(name)));
   return spawnSync(program, args, { cwd, encoding: 'utf8', env, input: '', timeout: 120_000 });
 }
 
